@@ -1,0 +1,150 @@
+"""One enrolled agent inside circusd: its watcher, its settings, and what is remembered of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from circus_failover.agent_settings import AgentSettings, Mode
+from circus_failover.store import ActionRow, AgentRow
+from circus_failover.words import Asked, Phase, State
+
+LIVE_PHASES = frozenset({Phase.STARTING, Phase.UP, Phase.STOPPING})
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """Somebody asked for this agent's bring-up; without one, nothing is launched."""
+
+    asked: Asked
+    who: str
+
+
+@dataclass(frozen=True)
+class KeeperPlan:
+    """The environment of the next keeper, which is all it is told."""
+
+    environment: dict[str, str]
+
+
+@dataclass
+class Starting:
+    """A launch that is not proven ready yet."""
+
+    begun: float
+    """Epoch seconds of the launch."""
+    error_file: Path
+    report_stem: str
+    ready_from: float | None = None
+    """Epoch seconds since when the agent itself runs; None while nothing was reported."""
+
+
+@dataclass
+class Agent:
+    """Everything circusd knows of one agent; `row` is what is stored, the rest is of this circusd."""
+
+    watcher: Any
+    identity: str
+    row: AgentRow
+    settings: AgentSettings | None = None
+    problems: str | None = None
+    """Why the settings cannot be used."""
+    last_cause: str | None = None
+    """How its last ended launch ended."""
+    ticket: Ticket | None = None
+    plan: KeeperPlan | None = None
+    starting: Starting | None = None
+    action: ActionRow | None = None
+    """The deliberate end that is under way."""
+    wedged: bool = False
+    divergence: str | None = None
+    """What the gate would say, found when a live agent was adopted."""
+    readopting: bool = False
+    changed: list[asyncio.Future[None]] = field(default_factory=list)
+    """Woken at every change of phase."""
+
+    @property
+    def phase(self) -> Phase:
+        """What the supervisor holds it to."""
+        return Phase(self.row.phase)
+
+    @property
+    def observed(self) -> bool:
+        """Whether it is only watched and shown."""
+        return self.settings is not None and self.settings.mode is Mode.OBSERVE
+
+    @property
+    def socket(self) -> Path | None:
+        """Its tmux server's socket: of the recorded launch while that lives, else as configured."""
+        if self.row.socket and self.phase in LIVE_PHASES:
+            return Path(self.row.socket)
+        if self.settings is not None:
+            return self.settings.socket
+        return Path(self.row.socket) if self.row.socket else None
+
+    @property
+    def session(self) -> str | None:
+        """Its tmux session, like `socket`."""
+        if self.row.session and self.phase in LIVE_PHASES:
+            return self.row.session
+        return self.settings.session if self.settings is not None else self.row.session
+
+    def wake_waiters(self) -> None:
+        """Let everybody who awaits `next_change` look again."""
+        waiting, self.changed = self.changed, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def next_change(self, timeout: float) -> bool:
+        """Wait for the next change of phase; False when `timeout` seconds passed without one."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.changed.append(future)
+        done, _ = await asyncio.wait([future], timeout=timeout)
+        return bool(done)
+
+    def state(self) -> State | None:
+        """What it does, as far as it is up; the `command` runtime cannot tell beyond `wedged`."""
+        if self.phase not in (Phase.UP, Phase.OBSERVED) or self.row.pid is None:
+            return None
+        return State.WEDGED if self.wedged else State.UNKNOWN
+
+    def last_activity(self, terminal: str | None) -> float | None:
+        """Return when its terminal last moved, in epoch seconds (8 s granularity), or None."""
+        if terminal is None:
+            return None
+        try:
+            return os.stat(terminal).st_mtime
+        except OSError:
+            return None
+
+    def view(self, terminal: str | None) -> dict[str, Any]:
+        """Return the object that every front end shows; fields are added, never renamed."""
+        settings, row = self.settings, self.row
+        runs = row.pid is not None and self.phase in LIVE_PHASES | {Phase.OBSERVED}
+        state = self.state()
+        return {
+            "identity": self.identity,
+            "phase": str(self.phase),
+            "state": str(state) if state else None,
+            "reason": row.reason or self.divergence,
+            "cause": row.cause,
+            "last_cause": self.last_cause,
+            "runtime": settings.runtime if settings else None,
+            "account": (settings.account.name if settings and settings.account else None) or row.account,
+            "pool": settings.pool if settings else None,
+            "mode": str(settings.mode) if settings else None,
+            "restart": str(settings.restart) if settings else None,
+            "generation": row.generation,
+            "pid": row.pid if runs else None,
+            "session": self.session,
+            "socket": str(self.socket) if self.socket else None,
+            "server_pid": row.server_pid if runs else None,
+            "since": row.since,
+            "last_activity": self.last_activity(terminal) if runs else None,
+            "assignment": None,
+            "wedged": self.wedged,
+        }

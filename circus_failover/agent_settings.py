@@ -1,0 +1,362 @@
+"""What one watcher of circus.ini says about its agent, with the defaults of failover.yaml filled in.
+
+This module turns the watcher's options into one frozen `AgentSettings`, or says everything that is wrong with
+them. A wrong agent is wrong alone: nothing here looks at other agents (that is `validation`) or at account
+homes (that is `shared_state`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TypeVar
+
+from circus.util import to_bool, to_uid
+
+from circus_failover.settings import (
+    ACCOUNT_NAME,
+    Account,
+    Problem,
+    Settings,
+    SettingsError,
+    expand_path,
+    nearest,
+)
+
+PREFIX = "failover."
+IDENTITY = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+SESSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
+POOL = ACCOUNT_NAME
+RUNTIMES = ("command",)
+KEEPER = "failover-session"
+
+_SECONDS: Mapping[str, tuple[float, float]] = {
+    # option: default, largest
+    "prepare_secs": (300.0, 86400.0),
+    "stop_secs": (10.0, 3600.0),
+    "ready_secs": (1.0, 3600.0),
+    "boot_secs": (240.0, 86400.0),
+}
+_TEXTS = ("runtime", "command", "account", "socket", "session", "restart", "mode", "prepare", "pool")
+OPTIONS = ("config", *_TEXTS, *_SECONDS)
+
+E = TypeVar("E", bound=Enum)
+
+
+class Restart(str, Enum):
+    """What happens after an agent's unplanned death."""
+
+    LAZY = "lazy"
+    ON_WORK = "on-work"
+    ALWAYS = "always"
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class Mode(str, Enum):
+    """Whether the supervisor acts on an agent or only watches and shows it."""
+
+    MANAGE = "manage"
+    OBSERVE = "observe"
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """One agent as configured. `own_server` is True unless `failover.socket` names a server."""
+
+    identity: str
+    settings: Settings
+    runtime: str
+    command: tuple[str, ...]
+    account: Account | None
+    socket: Path
+    own_server: bool
+    session: str
+    restart: Restart
+    mode: Mode
+    prepare: str | None
+    prepare_secs: float
+    stop_secs: float
+    ready_secs: float
+    boot_secs: float
+    pool: str | None
+    working_dir: Path
+    autostart: bool
+
+
+def socket_path_limit(platform: str = sys.platform) -> int:
+    """How many bytes the path of a Unix socket may have: `sun_path` less its final NUL.
+
+    108 bytes on Linux (unix(7)), 104 on macOS and the BSDs (sys/un.h).
+    """
+    return 107 if platform.startswith("linux") else 103
+
+
+def parse(watcher: Mapping[str, object], settings: Settings, file: str) -> AgentSettings:
+    """Check one watcher, as Circus's own get_config() gives it, and return its agent.
+
+    `file` is what problems of the watcher are said to be in; problems in the defaults name failover.yaml.
+    Raises SettingsError with every problem found.
+    """
+    return _Parser(watcher, settings, file).parse()
+
+
+def check_defaults(settings: Settings) -> tuple[Problem, ...]:
+    """The options in failover.yaml's defaults that no watcher can have."""
+    known = [option for option in OPTIONS if option != "config"]
+    return tuple(
+        Problem(
+            str(settings.path),
+            f"defaults.{option}",
+            value,
+            "no failover.config here: this file is what it names"
+            if option == "config"
+            else f"a known watcher option{nearest(option, known) or ': ' + ', '.join(known)}",
+        )
+        for option, value in settings.defaults.items()
+        if option not in known
+    )
+
+
+class _Parser:
+    """Takes one watcher apart, collecting problems and going on with whatever is right."""
+
+    def __init__(self, watcher: Mapping[str, object], settings: Settings, file: str) -> None:
+        self.watcher = watcher
+        self.settings = settings
+        self.file = file
+        self.identity = str(watcher.get("name") or "")
+        self.problems: list[Problem] = list(check_defaults(settings))
+
+    def problem(self, key: str, value: object, expected: str) -> None:
+        self.problems.append(Problem(self.file, key, value, expected, section=f"watcher:{self.identity}"))
+
+    def wrong(self, option: str, value: object, expected: str) -> None:
+        """A problem with an option, said of the file that the value came from."""
+        if PREFIX + option in self.watcher or option not in self.settings.defaults:
+            self.problem(PREFIX + option, value, expected)
+        else:
+            self.problems.append(Problem(str(self.settings.path), f"defaults.{option}", value, expected))
+
+    def text(self, option: str) -> str | None:
+        """The value of an option, from the watcher or else the defaults. Empty is a mistake, not a value."""
+        value = self.watcher.get(PREFIX + option, self.settings.defaults.get(option))
+        if value is None:
+            return None
+        text = str(value).strip()
+        if not text:
+            self.wrong(option, value, "a value; leave the option out to have none")
+        elif "\0" in text:
+            self.wrong(option, value, "a value without NUL characters")
+        else:
+            return text
+        return None
+
+    def matching(self, option: str, pattern: re.Pattern[str], expected: str) -> str | None:
+        text = self.text(option)
+        if text is not None and not pattern.fullmatch(text):
+            self.wrong(option, text, expected)
+        return text
+
+    def one_of(self, option: str, kind: type[E], default: E) -> E:
+        text = self.text(option)
+        words = [str(word) for word in kind]
+        if text is None or text in words:
+            return default if text is None else kind(text)
+        self.wrong(option, text, f"one of {', '.join(words)}{nearest(text, words)}")
+        return default
+
+    def seconds(self, option: str) -> float:
+        default, largest = _SECONDS[option]
+        text = self.text(option)
+        if text is None:
+            return default
+        try:
+            # float() takes `1_0` for 10, which in a file is more likely a slip
+            number = float(text) if "_" not in text else math.nan
+        except ValueError:
+            number = math.nan
+        if not 0 <= number <= largest:  # False for nan
+            self.wrong(option, text, f"seconds: a number from 0 to {largest:.0f}")
+            return default
+        return number
+
+    def parse(self) -> AgentSettings:
+        if not IDENTITY.fullmatch(self.identity):
+            self.problem("name", self.identity, "an identity: 1 to 63 of a-z, 0-9 and '-', the first not '-'")
+        self._unknown()
+        self._circus()
+        runtime = self._runtime()
+        mode = self.one_of("mode", Mode, Mode.MANAGE)
+        command = self._command(mode)
+        account = self._account(runtime)
+        own_server, socket = self._socket()
+        session = self.matching("session", SESSION, "1 to 100 letters, digits, '_' or '-', the first not '-'")
+        pool = self.matching(
+            "pool", POOL, "1 to 63 letters, digits, '.', '_' or '-', the first a letter or digit"
+        )
+        agent = AgentSettings(
+            identity=self.identity,
+            settings=self.settings,
+            runtime=runtime,
+            command=command,
+            account=account,
+            socket=socket,
+            own_server=own_server,
+            session=session or self.identity,
+            restart=self.one_of("restart", Restart, Restart.ON_WORK),
+            mode=mode,
+            prepare=self.text("prepare"),
+            prepare_secs=self.seconds("prepare_secs"),
+            stop_secs=self.seconds("stop_secs"),
+            ready_secs=self.seconds("ready_secs"),
+            boot_secs=self.seconds("boot_secs"),
+            pool=pool,
+            working_dir=self._working_dir(),
+            autostart=self._flag("autostart", True),
+        )
+        if self.problems:
+            raise SettingsError(self.problems)
+        return agent
+
+    def _unknown(self) -> None:
+        for key, value in self.watcher.items():
+            if key.startswith(PREFIX) and key.removeprefix(PREFIX) not in OPTIONS:
+                near = nearest(key.removeprefix(PREFIX), OPTIONS, PREFIX)
+                self.problem(key, value, f"a known option{near or ': ' + PREFIX + ', '.join(OPTIONS)}")
+
+    def _circus(self) -> None:
+        """Circus's own options that an agent cannot do with another value."""
+        self._cmd()
+        number = self.watcher.get("numprocesses", 1)
+        if str(number).strip() != "1":
+            self.problem(
+                "numprocesses", number, "1: an agent is one session; give each agent a watcher of its own"
+            )
+        uid = self.watcher.get("uid")
+        if uid not in (None, ""):
+            self._uid(uid)
+        if self._flag("shell", False):
+            self.problem("shell", True, "no shell: it would stand between circusd and the agent's keeper")
+        if self._flag("on_demand", False):
+            self.problem("on_demand", True, "no on_demand: it waits for a socket, and an agent has none")
+        if self.watcher.get("executable"):
+            executable = self.watcher["executable"]
+            self.problem("executable", executable, f"no executable: it would run instead of {KEEPER}")
+
+    def _cmd(self) -> None:
+        cmd = self.watcher.get("cmd") or None
+        expected = f"{KEEPER}; the agent's own command goes into {PREFIX}command"
+        try:
+            words = shlex.split(str(cmd)) if cmd is not None else []
+        except ValueError as error:
+            self.problem("cmd", cmd, f"{expected} ({error})")
+            return
+        if not words or os.path.basename(words[0]) != KEEPER:
+            self.problem("cmd", cmd, expected)
+
+    def _uid(self, uid: object) -> None:
+        own = os.geteuid()
+        expected = f"the user that runs circusd, uid {own}; leave uid out"
+        try:
+            number = to_uid(uid)
+        except (ValueError, TypeError, OverflowError):
+            self.problem("uid", uid, f"{expected} (there is no such user)")
+            return
+        if number != own:
+            self.problem("uid", uid, expected)
+
+    def _flag(self, key: str, default: bool) -> bool:
+        value = self.watcher.get(key, default)
+        try:
+            return bool(to_bool(value))
+        except (ValueError, AttributeError):
+            self.problem(key, value, "True or False")
+            return default
+
+    def _runtime(self) -> str:
+        runtime = self.text("runtime")
+        if runtime is not None and runtime not in RUNTIMES:
+            self.wrong("runtime", runtime, f"one of {', '.join(RUNTIMES)}{nearest(runtime, RUNTIMES)}")
+        return runtime or RUNTIMES[0]
+
+    def _command(self, mode: Mode) -> tuple[str, ...]:
+        text = self.text("command")
+        try:
+            words = tuple(shlex.split(text)) if text is not None else ()
+        except ValueError as error:
+            self.wrong("command", text, f"a command line with its quotes closed ({error})")
+            return ()
+        if text is not None and not (words and words[0]):
+            self.wrong("command", text, "a command line that names a program")
+        elif text is None and mode is Mode.MANAGE and not self._given("command"):
+            self.wrong(
+                "command", None, f"the command that runs the agent (not needed with {PREFIX}mode = observe)"
+            )
+        return words
+
+    def _given(self, option: str) -> bool:
+        return PREFIX + option in self.watcher or option in self.settings.defaults
+
+    def _account(self, runtime: str) -> Account | None:
+        name = self.text("account")
+        if name is None:
+            return None
+        account = self.settings.account(name)
+        names = [known.name for known in self.settings.accounts]
+        if account is None and not names:
+            self.wrong(
+                "account", name, f"no account, or one that {self.settings.path} configures (it has none)"
+            )
+        elif account is None:
+            listed = ", ".join(names) if len(names) <= 10 else f"{len(names)} in {self.settings.path}"
+            self.wrong("account", name, f"a configured account ({listed}){nearest(name, names)}")
+        elif account.runtime != runtime:
+            expected = f"an account of runtime {runtime}; this one is of runtime {account.runtime}"
+            self.wrong("account", name, expected)
+        return account
+
+    def _socket(self) -> tuple[bool, Path]:
+        own_server = not self._given("socket")
+        path = self.settings.state_dir / "tmux" / f"{self.identity}.sock"
+        text = self.text("socket")
+        if text is not None:
+            try:
+                path = expand_path(text, Path(os.path.dirname(self.settings.path)))
+            except ValueError as error:
+                self.wrong("socket", text, str(error))
+                return own_server, path
+        elif not IDENTITY.fullmatch(self.identity):
+            return own_server, path
+        size, limit = len(os.fsencode(path)), socket_path_limit()
+        if size > limit:
+            remedy = f"a shorter {PREFIX}socket" if text else f"a shorter state_dir in {self.settings.path}"
+            expected = f"a socket path of at most {limit} bytes (this has {size}): {remedy}"
+            self.wrong("socket", str(path), expected)
+        return own_server, path
+
+    def _working_dir(self) -> Path:
+        given = self.watcher.get("working_dir")
+        # Circus 0.19 passes it on as it is: relative to where circusd was started, no '~' and no '$VAR'.
+        try:
+            path = os.path.abspath(str(given) if given else os.getcwd())
+        except OSError as error:
+            self.problem(
+                "working_dir", given, f"an existing folder (circusd's own is gone: {error.strerror})"
+            )
+            return Path("/")
+        if not os.path.isdir(path):
+            expected = f"an existing folder ({path} is none; Circus expands neither '~' nor '$VAR' here)"
+            self.problem("working_dir", given, expected)
+        return Path(path)

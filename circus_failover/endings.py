@@ -1,0 +1,449 @@
+"""Ending an agent: the intent first, then a worker, then what follows from it.
+
+Only `stop`, `restart` and `rm` end an agent; and what is left of a launch that ended by itself is
+cleared in the same way. The intent is one durable row; the worker that carries it out is started again
+by the next tick when it died half-way; its report is taken in once. No Circus lock is held meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from circus import logger
+
+from circus_failover import crashpoint, liveness, process_table
+from circus_failover.agent import Agent
+from circus_failover.process_table import ProbeFailed
+from circus_failover.store import ActionRow, Store, StoreError
+from circus_failover.words import Cause, IntentAction, Liveness, Phase
+
+if TYPE_CHECKING:
+    from circus_failover.supervisor import Supervisor
+
+WORKERS = 32
+"""How many workers run at once; the rest wait for a tick."""
+UNREPORTED_SECS = 3.0
+"""How long an end waits for the report of a launch that was asked for just before."""
+RETRY_SECS = (1.0, 2.0, 5.0, 10.0, 30.0)
+_CAUSES = {
+    IntentAction.STOP: Cause.OPERATOR_STOP,
+    IntentAction.RESTART: Cause.OPERATOR_RESTART,
+    IntentAction.REMOVE: Cause.REMOVED,
+}
+_RANK = {IntentAction.CLEAR: 0, IntentAction.RESTART: 1, IntentAction.STOP: 2, IntentAction.REMOVE: 3}
+
+
+class Endings:
+    """The deliberate ends of one supervisor's agents."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._started: dict[int, float] = {}
+
+    # -- intents ---------------------------------------------------------------------------------
+
+    def end(self, agent: Agent, intent: IntentAction, who: str, why: str) -> None:
+        """Write the intent to end an agent, and have a worker carry it out; returns at once.
+
+        An agent that does not run gets the intent alone: a `stop` makes it `stopped` whatever its
+        phase was.
+
+        Raises:
+            StoreError: the intent could not be written, so nothing is ended.
+        """
+        self._supervisor.check(agent)
+        if agent.action is not None:
+            self._overtake(agent, intent, who, why)
+            return
+        if not self._runs(agent):
+            self._ended_already(agent, intent, who, why)
+            return
+        action = self._action(agent, intent, who, why, then=None)
+        stored: list[ActionRow] = []
+        self._supervisor.record(
+            agent,
+            str(intent),
+            {"who": who, "why": why, "cause": _CAUSES[intent]},
+            durable=True,
+            must=True,
+            writes=lambda store: stored.append(store.add_action(action)),
+            phase=Phase.STOPPING,
+            cause=_CAUSES[intent],
+            reason=f"{why} ({who})",
+            stay_stopped=intent is IntentAction.STOP or agent.row.stay_stopped,
+        )
+        crashpoint.reached("intent-written")
+        agent.starting = None
+        agent.action = stored[0]
+        self._work(agent, stored[0])
+
+    def clear(self, agent: Agent, then: str | None) -> None:
+        """Have what is left of a dead launch cleared away, and learn how it ended.
+
+        Args:
+            agent: whose launch it was; its phase does not change.
+            then: `start` when the agent is to be started afterwards, also by a later circusd.
+        """
+        if agent.action is not None:
+            return
+        action = self._action(
+            agent, IntentAction.CLEAR, "circusd", "what is left of a launch that ended", then
+        )
+        stored: list[ActionRow] = []
+        try:
+            self._supervisor.record(
+                agent,
+                "clear",
+                {},
+                durable=True,
+                must=True,
+                writes=lambda store: stored.append(store.add_action(action)),
+            )
+        except StoreError as error:
+            logger.error("circus-failover: %s", error)
+            return
+        agent.action = stored[0]
+        self._work(agent, stored[0])
+
+    def _runs(self, agent: Agent) -> bool:
+        """Say whether there is, or may be, anything to end."""
+        if agent.phase in (Phase.UP, Phase.STARTING, Phase.STOPPING):
+            return agent.row.generation > 0
+        found = liveness.recorded(agent.row)
+        return found is not None and found.liveness is not Liveness.DEAD
+
+    def _overtake(self, agent: Agent, intent: IntentAction, who: str, why: str) -> None:
+        """Let the end that is under way serve a stronger wish; a weaker or equal one joins it."""
+        action = agent.action
+        assert action is not None
+        if _RANK[intent] <= _RANK[IntentAction(action.intent)]:
+            return
+        self._supervisor.record(
+            agent,
+            str(intent),
+            {"who": who, "why": why, "instead_of": action.intent},
+            durable=True,
+            must=True,
+            writes=lambda store: store.change_intent(action.id, str(intent), who, why),
+            phase=Phase.STOPPING,
+            cause=_CAUSES[intent],
+            reason=f"{why} ({who})",
+            stay_stopped=intent is IntentAction.STOP or agent.row.stay_stopped,
+        )
+        rows = [row for row in self._store().open_actions() if row.id == action.id]
+        agent.action = rows[0] if rows else action
+
+    def _ended_already(self, agent: Agent, intent: IntentAction, who: str, why: str) -> None:
+        if intent is IntentAction.STOP:
+            self._supervisor.record(
+                agent,
+                "stop",
+                {"who": who, "why": why, "cause": Cause.OPERATOR_STOP},
+                durable=True,
+                must=True,
+                phase=Phase.STOPPED,
+                cause=Cause.OPERATOR_STOP,
+                reason=f"{why} ({who})",
+                stay_stopped=True,
+            )
+        else:
+            self._supervisor.record(agent, str(intent), {"who": who, "why": why}, durable=True, must=True)
+        if not agent.watcher.is_stopped():
+            self._supervisor.stop_watcher(agent)
+
+    def _action(self, agent: Agent, intent: IntentAction, who: str, why: str, then: str | None) -> ActionRow:
+        """Return the action row: the intent, and all that a worker needs, also after circusd died."""
+        row, state, settings = agent.row, self._supervisor.state, agent.settings
+        if state is None:
+            raise StoreError(self._supervisor.hindrance.reason if self._supervisor.hindrance else "no store")
+        spec: dict[str, Any] = {
+            "identity": agent.identity,
+            "generation": row.generation,
+            **_whereabouts(agent),
+            "socket": row.socket or str(agent.socket),
+            "session": row.session or agent.session or agent.identity,
+            "stop_secs": settings.stop_secs if settings else 10.0,
+            "spool": str(state.spool),
+            "lock": str(state.agent_lock(agent.identity)),
+            "then": then,
+        }
+        return ActionRow(
+            id=0,
+            identity=agent.identity,
+            generation=row.generation,
+            intent=str(intent),
+            who=who,
+            why=why,
+            asked_at=time.time(),
+            spec=spec,
+        )
+
+    def _store(self) -> Store:
+        store = self._supervisor.store
+        if store is None:
+            raise StoreError("there is no store")
+        return store
+
+    # -- workers ---------------------------------------------------------------------------------
+
+    def tend(self) -> None:
+        """Start a worker again for every end whose worker is gone and has not reported."""
+        for agent in list(self._supervisor.roster.agents.values()):
+            if agent.action is not None:
+                self._work(agent, agent.action)
+
+    def work_now(self, agent: Agent) -> None:
+        """Start the worker of the end under way, if that was waiting for the launch's report."""
+        if agent.action is not None:
+            self._work(agent, agent.action)
+
+    def _work(self, agent: Agent, action: ActionRow) -> None:
+        """Start the worker of an action, unless one is at it or it is too soon to try again."""
+        state, store = self._supervisor.state, self._supervisor.store
+        if state is None or store is None or self._supervisor.arbiter._stopping:
+            return
+        now = time.monotonic()
+        last = self._started.get(action.id)
+        if last is not None and now - last < RETRY_SECS[min(action.attempts, len(RETRY_SECS) - 1)]:
+            return
+        awaited = (
+            agent.row.generation == action.generation and agent.row.pid is None and action.intent != "clear"
+        )
+        if awaited and time.time() - action.asked_at < UNREPORTED_SECS:
+            # Its session is being created right now: `launched` comes back here with its pid.
+            return
+        if _may_run(action) or sum(1 for one in self._working() if one is not agent) >= WORKERS:
+            return
+        path = state.worker_spec(action.id)
+        order = {
+            **action.spec,
+            "action": action.id,
+            "tree": str(state.worker_tree(action.id)),
+            "supervisor": os.getpid(),
+        }
+        if order["agent"] is None and agent.row.generation == action.generation:
+            order.update(_whereabouts(agent))
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(handle, "w") as file:
+                json.dump(order, file)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "circus_failover.worker", str(path)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+            )
+        except OSError as error:
+            logger.error("circus-failover: no worker for %s could be started: %s", agent.identity, error)
+            return
+        self._started[action.id] = now
+        worker = process_table.identify(process.pid)
+        # circusd reaps any child by itself (waitpid of -1); Popen must not wait for it at its end.
+        process.returncode = 0
+        try:
+            with store.decision(durable=False):
+                store.worker_started(action.id, worker)
+            rows = [row for row in store.open_actions() if row.id == action.id]
+            if rows and agent.action is not None:
+                agent.action = rows[0]
+        except StoreError as error:
+            self._supervisor.store_trouble = str(error)
+        crashpoint.reached("worker-started")
+
+    def _working(self) -> list[Agent]:
+        return [
+            agent
+            for agent in self._supervisor.roster.agents.values()
+            if agent.action is not None and agent.action.worker is not None and _may_run(agent.action)
+        ]
+
+    # -- reports ---------------------------------------------------------------------------------
+
+    def ended(self, agent: Agent | None, name: str, report: dict[str, Any]) -> None:
+        """Take in a worker's report, once, and let follow what the intent says."""
+        store = self._supervisor.store
+        if store is None:
+            raise StoreError("there is no store")
+        if report["outcome"] == "failed":
+            logger.error("circus-failover: worker of %s: %s", report["identity"], report.get("reason"))
+            return
+        if agent is None or agent.action is None or agent.action.id != report["action"]:
+            with store.decision(durable=True):
+                if store.first_time(name, time.time()):
+                    store.finish_action(int(report["action"]), float(report["at"]), str(report["outcome"]))
+            return
+        action, agent.action = agent.action, None
+        self._started.pop(action.id, None)
+        intent = IntentAction(action.intent)
+        if intent is IntentAction.CLEAR:
+            self._cleared(agent, action, name, report)
+        else:
+            self._ended(agent, action, intent, name, report)
+        crashpoint.reached("report-taken-in")
+        self._tidy(action)
+        self._supervisor.spawn(self._follow(agent, action, intent))
+
+    def _finish(self, store: Store, action: ActionRow, name: str, report: dict[str, Any]) -> None:
+        store.first_time(name, time.time())
+        store.finish_action(action.id, float(report["at"]), str(report["outcome"]))
+        store.update_launch(
+            action.identity,
+            action.generation,
+            exit_status=report.get("exit_status"),
+            exit_signal=report.get("exit_signal"),
+        )
+        if report.get("last_output"):
+            store.update_launch(action.identity, action.generation, last_output=report["last_output"])
+
+    def _ended(
+        self, agent: Agent, action: ActionRow, intent: IntentAction, name: str, report: dict[str, Any]
+    ) -> None:
+        cause = _CAUSES[intent]
+
+        def writes(store: Store) -> None:
+            self._finish(store, action, name, report)
+            store.end_launch(
+                action.identity, action.generation, at=float(report["at"]), planned=True, cause=str(cause)
+            )
+
+        phase, process = Phase.DOWN, dict[str, Any]()
+        if intent is IntentAction.STOP:
+            phase = Phase.STOPPED
+        elif intent is IntentAction.RESTART and agent.row.generation == action.generation:
+            # Also the next circusd, should this one die here, brings it back: a start was under way.
+            phase, process = (
+                Phase.STARTING,
+                dict.fromkeys(("pid", "pid_start", "server_pid", "server_start", "pane")),
+            )
+        agent.last_cause = str(cause)
+        self._supervisor.pids.forget(agent.identity)
+        self._supervisor.record(
+            agent,
+            "stopped",
+            {
+                "intent": str(intent),
+                "outcome": report["outcome"],
+                "killed": len(report.get("killed", ())),
+                "secs": report.get("secs"),
+                "note": report.get("reason") or None,
+            },
+            durable=True,
+            writes=writes,
+            phase=phase,
+            cause=cause,
+            reason=report.get("reason") or f"{action.why} ({action.who})",
+            **process,
+        )
+
+    def _cleared(self, agent: Agent, action: ActionRow, name: str, report: dict[str, Any]) -> None:
+        """A launch had ended by itself; now it is known how."""
+        status, number = report.get("exit_status"), report.get("exit_signal")
+        known = self._supervisor.store.launches(agent.identity, 1) if self._supervisor.store else []
+        was = known[0].end_cause if known else None
+        failed = was == str(Cause.LAUNCH_FAILED)
+        cause = Cause.LAUNCH_FAILED if failed else _how(status, number)
+        screen = str(report.get("last_output") or (known[0].last_output if known else "") or "")
+        reason = _sentence(failed, status, number, screen)
+
+        def writes(store: Store) -> None:
+            self._finish(store, action, name, report)
+            if was in (str(Cause.ENDED_UNKNOWN), str(Cause.LAUNCH_FAILED)):
+                store.update_launch(action.identity, action.generation, end_cause=str(cause))
+
+        changes: dict[str, Any] = {}
+        if was in (str(Cause.ENDED_UNKNOWN), str(Cause.LAUNCH_FAILED)) and agent.phase in (
+            Phase.DOWN,
+            Phase.STOPPED,
+        ):
+            changes = {"cause": cause, "reason": reason}
+            agent.last_cause = str(cause)
+            self._supervisor.log_exit(agent, cause, status, number)
+        self._supervisor.record(
+            agent,
+            "cleared",
+            {"cause": cause, "status": status, "signal": number, "outcome": report["outcome"]},
+            durable=True,
+            writes=writes,
+            **changes,
+        )
+
+    async def _follow(self, agent: Agent, action: ActionRow, intent: IntentAction) -> None:
+        """After an end: the watcher stops, and a restart, a removal or a start follows."""
+        supervisor = self._supervisor
+        if intent is IntentAction.REMOVE:
+            await self.remove(agent)
+            return
+        if agent.phase is not Phase.UP:
+            await supervisor.turns.run(lambda: None if agent.watcher.is_stopped() else agent.watcher.stop())
+            agent.wake_waiters()
+        if intent is IntentAction.RESTART or action.spec.get("then") == "start":
+            await supervisor.bring_up.start(agent, action.who)
+
+    async def remove(self, agent: Agent) -> None:
+        """Take an agent's watcher out of Circus; its history stays."""
+        name = agent.watcher.name
+        await self._supervisor.turns.run(lambda: self._supervisor.arbiter.rm_watcher(name))
+        self._supervisor.record(
+            agent,
+            "removed",
+            {},
+            durable=True,
+            phase=Phase.DOWN,
+            cause=Cause.REMOVED,
+            declared=False,
+            stay_stopped=False,
+        )
+        self._supervisor.roster.forget(agent.identity)
+
+    def _tidy(self, action: ActionRow) -> None:
+        state = self._supervisor.state
+        if state is not None:
+            state.worker_spec(action.id).unlink(missing_ok=True)
+            state.worker_tree(action.id).unlink(missing_ok=True)
+            state.launch_file(action.identity, action.generation).unlink(missing_ok=True)
+            state.launch_error(action.identity, action.generation).unlink(missing_ok=True)
+
+
+def _whereabouts(agent: Agent) -> dict[str, Any]:
+    """Return what is known of a launch's process, server and pane, as an order spells it."""
+    process, server = agent.row.process, agent.row.server
+    return {
+        "agent": [process.pid, process.start] if process else None,
+        "server": [server.pid, server.start] if server else None,
+        "pane": agent.row.pane,
+    }
+
+
+def _may_run(action: ActionRow) -> bool:
+    if action.worker is None:
+        return False
+    try:
+        return process_table.alive(action.worker)
+    except ProbeFailed:
+        return True
+
+
+def _how(status: int | None, number: int | None) -> Cause:
+    if number is not None:
+        return Cause.SIGNALED
+    return Cause.EXITED if status is not None else Cause.SESSION_GONE
+
+
+def _sentence(failed: bool, status: int | None, number: int | None, screen: str) -> str:
+    """Say how a launch ended, with the last line it showed."""
+    what = "the launch failed: " if failed else ""
+    if number is not None:
+        what += f"ended by signal {number}"
+    elif status is not None:
+        what += f"ended with exit status {status}"
+    else:
+        what += "ended, and its session was gone"
+    lines = [line.strip() for line in screen.splitlines() if line.strip()]
+    return f"{what}; last output: {lines[-1]}" if lines else what

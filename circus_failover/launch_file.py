@@ -1,0 +1,121 @@
+"""The script that a pane runs: it gives the agent a clean environment, reports the launch, becomes it.
+
+The script is written (0600) by the hook and read by `/bin/sh` inside the pane. It exists because a
+tmux server's command line shows in `ps`: values go through this file, never through arguments. The
+agent is exec'd, so that it has the pane's own pid and tmux and `/proc` see it directly.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_BASE = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
+
+_TEMPLATE = """\
+# Written by circus-failover for one launch; removed once the launch is known.
+if [ "${{FAILOVER_STAGE-}}" != agent ]; then
+  exec env -i FAILOVER_STAGE=agent TERM="$TERM" TMUX="$TMUX" TMUX_PANE="$TMUX_PANE" /bin/sh "$0"
+fi
+unset FAILOVER_STAGE
+{exports}
+report() {{
+  target=$1 start=0
+  if read -r line 2>/dev/null </proc/$$/stat; then
+    set -- ${{line##*) }}
+    shift 19
+    start=$1
+  fi
+  server=${{TMUX%,*}}
+  server=${{server##*,}}
+  printf '{{"kind":"launched","stage":"%s","identity":"{identity}","generation":{generation},"pid":%d,"start":%d,"pane":"%s","server_pid":%d}}\n' \
+    "$stage" "$$" "$start" "$TMUX_PANE" "$server" >{temporary} && mv -f {temporary} {spool}/"$target"
+}}
+cd {working_dir} || exit 126
+{prepare}stage=agent
+report {agent_report}
+unset stage target start line server
+command -v {program} >/dev/null || {{ echo "failover.command: "{program}" is not found or not executable"; exit 127; }}
+exec {command}
+"""
+
+_PREPARE = """\
+stage=prepare
+report {prepare_report}
+{python} -m circus_failover.prepare {seconds} {command} || exit 125
+"""
+
+
+def agent_environment(
+    own: Mapping[str, str], watcher: Mapping[str, str], failover: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the environment of an agent: a fixed base, the watcher's own, then what is ours.
+
+    Args:
+        own: circusd's environment, of which only the names every program needs are taken.
+        watcher: Circus's `env` of the watcher.
+        failover: `FAILOVER_...` and the account home's variable.
+    """
+    base = {name: own[name] for name in _BASE if name in own}
+    merged = {**base, **watcher, **failover}
+    return {name: value for name, value in merged.items() if name.isidentifier() and "\0" not in value}
+
+
+def render(
+    *,
+    identity: str,
+    generation: int,
+    environment: Mapping[str, str],
+    working_dir: Path,
+    command: Sequence[str],
+    prepare: str | None,
+    prepare_secs: float,
+    spool: Path,
+    report_stem: str,
+) -> str:
+    """Return the script's text.
+
+    Args:
+        identity: the agent's identity, which needs no quoting.
+        generation: the launch's number.
+        environment: everything the agent gets beyond TERM, TMUX and TMUX_PANE.
+        working_dir: where it starts; the launch fails when it is not there.
+        command: the agent's argv, exec'd as it stands.
+        prepare: a shell command that runs first, bounded by `prepare_secs` seconds, or None.
+        prepare_secs: seconds that `prepare` may take.
+        spool: folder for the report.
+        report_stem: start of the reports' file names; sorts by time.
+    """
+    quoted_spool = shlex.quote(str(spool))
+    before = ""
+    if prepare is not None:
+        before = _PREPARE.format(
+            prepare_report=shlex.quote(f"{report_stem}-0.json"),
+            python=shlex.quote(sys.executable),
+            seconds=f"{prepare_secs:g}",
+            command=shlex.quote(prepare),
+        )
+    return _TEMPLATE.format(
+        exports="\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment.items()),
+        identity=identity,
+        generation=generation,
+        temporary=f"{quoted_spool}/.{shlex.quote(report_stem)}.tmp",
+        spool=quoted_spool,
+        working_dir=shlex.quote(str(working_dir)),
+        prepare=before,
+        agent_report=shlex.quote(f"{report_stem}-1.json"),
+        program=shlex.quote(command[0]),
+        command=shlex.join(command),
+    )
+
+
+def write(path: Path, text: str) -> None:
+    """Write the script for its owner only, replacing an older one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as script:
+        script.write(text)
+    os.replace(temporary, path)

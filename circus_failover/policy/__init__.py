@@ -1,0 +1,1 @@
+"""Pure decisions: functions of what is known, without any input or output."""

@@ -1,0 +1,36 @@
+"""Run one shell command before a launch, for a bounded time, in the agent's own pane.
+
+Runs as `python -m circus_failover.prepare SECONDS COMMAND`. Exit 0 when the command did; otherwise
+one line says what happened, and the launch does not go on. The command's process group ends with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+
+def main() -> int:
+    """Return the exit status: 0, the command's own, or 124 when it ran out of time."""
+    seconds, command = float(sys.argv[1]), sys.argv[2]
+    # A group of its own, so that what it started ends with it; not a session, so that the terminal's
+    # hangup still reaches it.
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", command], stdin=subprocess.DEVNULL, preexec_fn=lambda: os.setpgid(0, 0)
+    )
+    try:
+        status = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        print(f"failover.prepare did not end within {seconds:g} s and was ended: {command}", file=sys.stderr)
+        return 124
+    if status != 0:
+        print(f"failover.prepare ended with {status}: {command}", file=sys.stderr)
+    return 0 if status == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""Who is a process, and is it still there: everything about other processes that is not tmux.
+
+A process is (pid, start time), never a name. On Linux the start time is field 22 of
+`/proc/PID/stat` (clock ticks since boot, proc(5)); elsewhere psutil's creation time in microseconds.
+A probe that cannot tell raises `ProbeFailed`; it never answers "gone".
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+LINUX = sys.platform.startswith("linux")
+
+
+class ProbeFailed(Exception):
+    """The process table could not be read, so nothing is known."""
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """A process by number: its pid and its start time (see the module's head for the unit)."""
+
+    pid: int
+    start: int
+
+
+@dataclass(frozen=True)
+class ProcessStat:
+    """What one read of the process table says of a process."""
+
+    id: ProcessId
+    parent: int
+    group: int
+    run_state: str
+    """One letter as in proc(5): R running, S sleeping, D disk wait, T stopped, Z zombie."""
+
+
+def _parse_stat(pid: int, raw: bytes) -> ProcessStat:
+    # The command name is in parentheses and may hold anything, so the fields start after the last one.
+    fields = raw[raw.rindex(b")") + 2 :].split()
+    return ProcessStat(
+        id=ProcessId(pid, int(fields[19])),
+        parent=int(fields[1]),
+        group=int(fields[2]),
+        run_state=fields[0].decode(),
+    )
+
+
+def read(pid: int) -> ProcessStat | None:
+    """Return what the process table says of `pid`, or None when there is no such process.
+
+    Raises:
+        ProbeFailed: the table could not be read.
+    """
+    if LINUX:
+        try:
+            with open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
+                return _parse_stat(pid, stat.read(4096))
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        except (OSError, ValueError, IndexError) as error:
+            raise ProbeFailed(f"/proc/{pid}/stat: {error}") from error
+    return _read_portable(pid)
+
+
+def _read_portable(pid: int) -> ProcessStat | None:
+    import psutil
+
+    letters = {psutil.STATUS_ZOMBIE: "Z", psutil.STATUS_STOPPED: "T", psutil.STATUS_DEAD: "Z"}
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            return ProcessStat(
+                id=ProcessId(pid, int(process.create_time() * 1_000_000)),
+                parent=process.ppid(),
+                group=os.getpgid(pid),
+                run_state=letters.get(process.status(), "S"),
+            )
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        return None
+    except (psutil.Error, OSError) as error:
+        raise ProbeFailed(f"process {pid}: {error}") from error
+
+
+def identify(pid: int) -> ProcessId | None:
+    """Return the identity of `pid` as it is now, or None when there is no such process."""
+    stat = read(pid)
+    return stat.id if stat else None
+
+
+def alive(process: ProcessId) -> bool:
+    """Say whether this very process still runs; a zombie has ended.
+
+    Raises:
+        ProbeFailed: the table could not be read; that is not "gone".
+    """
+    stat = read(process.pid)
+    return stat is not None and stat.id == process and stat.run_state not in "ZX"
+
+
+def boot_id() -> str:
+    """Return a name of this boot of the host; start times of two boots must not be compared."""
+    if LINUX:
+        try:
+            return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        except OSError:
+            pass
+    import psutil
+
+    return f"boot-{int(psutil.boot_time())}"
+
+
+def table() -> dict[int, ProcessStat]:
+    """Return one snapshot of all processes that can be read, by pid."""
+    if LINUX:
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    else:
+        import psutil
+
+        pids = psutil.pids()
+    found: dict[int, ProcessStat] = {}
+    for pid in pids:
+        try:
+            stat = read(pid)
+        except ProbeFailed:
+            continue
+        if stat is not None:
+            found[pid] = stat
+    return found
+
+
+def descendants(root: ProcessId) -> list[ProcessId]:
+    """Return `root`, when it still runs, and every process below it, parents first."""
+    snapshot = table()
+    if root.pid not in snapshot or snapshot[root.pid].id != root:
+        return []
+    children: dict[int, list[ProcessStat]] = {}
+    for stat in snapshot.values():
+        children.setdefault(stat.parent, []).append(stat)
+    found, queue = [], [root]
+    while queue:
+        process = queue.pop(0)
+        found.append(process)
+        queue.extend(stat.id for stat in children.get(process.pid, []))
+    return found
+
+
+def carrying(identity: str, generation: int) -> list[ProcessId]:
+    """Return the running processes whose environment says that they belong to this launch.
+
+    Finds what left the tree (a daemon, an orphan of a killed parent). Linux only: elsewhere another
+    process's environment cannot be read reliably, and the answer is empty.
+    """
+    if not LINUX:
+        return []
+    wanted = {f"FAILOVER_IDENTITY={identity}".encode(), f"FAILOVER_GENERATION={generation}".encode()}
+    found = []
+    for pid, stat in table().items():
+        if stat.run_state in "ZX":
+            continue
+        environment = environ(pid)
+        if environment is not None and wanted <= environment:
+            found.append(stat.id)
+    return found
+
+
+def environ(pid: int) -> frozenset[bytes] | None:
+    """Return the `NAME=value` entries a process was started with; None when they cannot be read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as environment:
+            return frozenset(environment.read().split(b"\0"))
+    except OSError:
+        return None
+
+
+def terminal(pid: int) -> str | None:
+    """Return the path of the terminal a process reads from, or None when it has none."""
+    if LINUX:
+        try:
+            path = os.readlink(f"/proc/{pid}/fd/0")
+        except OSError:
+            return None
+        return path if path.startswith("/dev/") and path != "/dev/null" else None
+    import psutil
+
+    try:
+        return psutil.Process(pid).terminal()
+    except psutil.Error:
+        return None
+
+
+def send(process: ProcessId, number: signal.Signals) -> bool:
+    """Send a signal to this very process; False when it is no longer there.
+
+    On Linux the signal goes through a pidfd, so that a pid given away in between is never hit.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return _send_by_pid(process, number)
+    try:
+        handle = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return _send_by_pid(process, number)
+    try:
+        if not alive(process):
+            return False
+        signal.pidfd_send_signal(handle, number)
+        return True
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def _send_by_pid(process: ProcessId, number: signal.Signals) -> bool:
+    if not alive(process):
+        return False
+    try:
+        os.kill(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True

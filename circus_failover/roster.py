@@ -1,0 +1,218 @@
+"""Which watchers are agents, and what their settings say now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from circus_failover import agent_settings, fleet_file, settings
+from circus_failover.agent import Agent
+from circus_failover.store import AgentRow, StoreError
+from circus_failover.words import Phase
+
+if TYPE_CHECKING:
+    from circus_failover.supervisor import Supervisor
+
+_ATTRIBUTES = (
+    "name",
+    "cmd",
+    "numprocesses",
+    "uid",
+    "working_dir",
+    "autostart",
+    "shell",
+    "on_demand",
+    "singleton",
+)
+
+
+def is_agent(watcher: Any) -> bool:
+    """Say whether a watcher names the enrol hook."""
+    from circus_failover import hooks
+
+    return watcher.hooks.get("before_start") is hooks.enrol
+
+
+def configuration(watcher: Any) -> dict[str, object]:
+    """Return a watcher's configuration as Circus's ini reader gives it, from what is in force now."""
+    raw: dict[str, object] = {name: getattr(watcher, name) for name in _ATTRIBUTES}
+    raw["env"] = own_environment(watcher)
+    raw.update(watcher._options)
+    return raw
+
+
+def own_environment(watcher: Any) -> dict[str, str]:
+    """Return the environment its section gives a watcher, not the one our keeper is started with."""
+    kept = getattr(watcher, "failover_environment", None)
+    if kept is None:
+        kept = dict(watcher.env or {})
+        watcher.failover_environment = kept
+    return dict(kept)
+
+
+def config_path(watcher: Any, arbiter: Any) -> Path | None:
+    """Return the failover.yaml that is in force for a watcher, or None when nothing names one."""
+    ini = Path(getattr(arbiter, "config_file", None) or "circus.ini")
+    return fleet_file.config_path(configuration(watcher), ini)
+
+
+def state_dir_of_fleet(arbiter: Any) -> Path | None:
+    """Return the one state directory of this circusd's agents; None when there are no agents.
+
+    Raises:
+        SettingsError: no agent names a failover.yaml that can be read.
+    """
+    error: settings.SettingsError | None = None
+    for watcher in arbiter.watchers:
+        if not is_agent(watcher):
+            continue
+        path = config_path(watcher, arbiter)
+        try:
+            return settings.load(_named(path, watcher.name)).state_dir
+        except settings.SettingsError as found:
+            error = error or found
+    if error is not None:
+        raise error
+    return None
+
+
+def _named(path: Path | None, name: str) -> Path:
+    if path is None:
+        raise settings.SettingsError(
+            [
+                settings.Problem(
+                    file="circus.ini",
+                    section=f"watcher:{name}",
+                    key="failover.config",
+                    value=None,
+                    expected="the path of a failover.yaml, here or as FAILOVER_CONFIG in [env]",
+                )
+            ]
+        )
+    return path
+
+
+class Roster:
+    """The agents of one circusd, by identity."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self.agents: dict[str, Agent] = {}
+        self._files: dict[Path, tuple[tuple[int, int], settings.Settings]] = {}
+        self._known: Mapping[str, AgentRow] = {}
+        self._ends: Mapping[str, str] | None = None
+
+    def enrol_all(self, known: Mapping[str, AgentRow]) -> None:
+        """Enrol every watcher that names the hook; what the store knows beyond is undeclared.
+
+        Args:
+            known: what the store remembers, by identity.
+        """
+        self._known = known
+        for watcher in self._supervisor.arbiter.watchers:
+            if is_agent(watcher):
+                self.enrol(watcher)
+        self.declare(known.values())
+
+    def enrol_new(self) -> None:
+        """Enrol the watchers that came since, also those that Circus does not start."""
+        for watcher in self._supervisor.arbiter.watchers:
+            if is_agent(watcher) and watcher.name not in self.agents:
+                self.enrol(watcher)
+
+    def declare(self, known: Iterable[AgentRow]) -> None:
+        """Note in the store which agents no section names any more; nothing else of them changes."""
+        store = self._supervisor.store
+        gone = [row for row in known if row.declared and row.identity not in self.agents]
+        if store is None or not gone:
+            return
+        try:
+            with store.decision(durable=True):
+                for row in gone:
+                    store.put_agent(replace(row, declared=False))
+        except StoreError as error:
+            self._supervisor.store_trouble = str(error)
+
+    def enrol(self, watcher: Any) -> Agent:
+        """Take a watcher in, or look again at one that is in: its object and settings may have changed."""
+        identity = str(watcher.name)
+        agent = self.agents.get(identity)
+        if agent is None:
+            row = self._remembered(identity)
+            agent = Agent(
+                watcher=watcher, identity=identity, row=row, last_cause=self._causes().get(identity)
+            )
+            self.agents[identity] = agent
+        agent.watcher = watcher
+        self._register_hooks(watcher)
+        self.read_settings(agent)
+        return agent
+
+    def _remembered(self, identity: str) -> AgentRow:
+        row = self._known.get(identity)
+        if row is None and self._supervisor.store is not None:
+            row = self._supervisor.store.agents().get(identity)
+        return replace(row, declared=True) if row is not None else AgentRow(identity)
+
+    def _causes(self) -> Mapping[str, str]:
+        """How each agent's newest ended launch ended; asked once an enrolment of many."""
+        if self._ends is None:
+            self._ends = self._supervisor.store.last_causes() if self._supervisor.store else {}
+        return self._ends
+
+    def _register_hooks(self, watcher: Any) -> None:
+        from circus_failover import hooks
+
+        hooks.register(watcher)
+
+    def read_settings(self, agent: Agent) -> None:
+        """Read an agent's settings anew; what is wrong with them becomes its refusal."""
+        agent.problems = None
+        ini = str(getattr(self._supervisor.arbiter, "config_file", "circus.ini"))
+        try:
+            path = _named(config_path(agent.watcher, self._supervisor.arbiter), agent.identity)
+            loaded = self._load(path)
+            agent.settings = agent_settings.parse(configuration(agent.watcher), loaded, ini)
+            state = self._supervisor.state
+            if state is not None and loaded.state_dir != state.path:
+                agent.problems = (
+                    f"{path}: state_dir {loaded.state_dir} is not this circusd's {state.path}: "
+                    "one circusd holds one state directory"
+                )
+        except settings.SettingsError as error:
+            agent.problems = str(error)
+        if agent.observed and agent.phase in (Phase.DOWN, Phase.REFUSED):
+            agent.row = replace(agent.row, phase=str(Phase.OBSERVED))
+
+    def _load(self, path: Path) -> settings.Settings:
+        """Read a failover.yaml, unless it is the very file that was read before."""
+        try:
+            found = os.stat(path)
+            stamp = (found.st_mtime_ns, found.st_size)
+        except OSError:
+            stamp = (0, 0)
+        held = self._files.get(path)
+        if held is not None and held[0] == stamp:
+            return held[1]
+        loaded = settings.load(path)
+        self._files[path] = (stamp, loaded)
+        return loaded
+
+    def forget(self, identity: str) -> None:
+        """Drop an agent whose watcher is gone; the store keeps what it remembers."""
+        self.agents.pop(identity, None)
+        self._supervisor.pids.forget(identity)
+
+    def drop_undeclared(self) -> list[str]:
+        """Drop the agents whose watchers are gone, and return their identities."""
+        watchers = {watcher.name: watcher for watcher in self._supervisor.arbiter.watchers}
+        gone = [name for name, agent in self.agents.items() if watchers.get(name) is not agent.watcher]
+        rows = [self.agents[name].row for name in gone if name not in watchers]
+        for name in gone:
+            if name not in watchers:
+                self.forget(name)
+        self.declare(rows)
+        return [row.identity for row in rows]

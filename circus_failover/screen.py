@@ -1,0 +1,90 @@
+"""How answers look on a terminal: tables, times and colours; colours only where a terminal is."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PHASE_STYLES = {
+    "up": "green",
+    "starting": "cyan",
+    "stopping": "cyan",
+    "parked": "blue",
+    "observed": "blue",
+    "down": "yellow",
+    "stopped": "dim",
+    "held": "red",
+    "refused": "red",
+}
+
+
+def plain(text: object) -> str:
+    """Return text that cannot move a cursor or colour anything: control characters escaped."""
+    return "".join(ch if ch.isprintable() else repr(ch)[1:-1] for ch in str(text))
+
+
+def ago(moment: float | None, now: float | None = None) -> str:
+    """Return how long ago a moment (epoch seconds) was, in one or two units; `-` when unknown."""
+    if moment is None:
+        return "-"
+    return duration((time.time() if now is None else now) - moment)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in one or two units."""
+    seconds = max(0, int(seconds))
+    for unit, size, small_unit, small in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if seconds >= size:
+            rest = seconds % size // small
+            return f"{seconds // size}{unit}{rest}{small_unit}" if rest else f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def local_time(moment: float | None) -> str:
+    """Return an epoch time in this reader's zone."""
+    if moment is None:
+        return "-"
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(moment))
+
+
+def phase(word: str) -> Text:
+    """Return a phase in its colour."""
+    return Text(word, style=PHASE_STYLES.get(word, ""))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a table as text, as wide as the terminal, or unwrapped where there is none.
+
+    Args:
+        columns: the headings.
+        rows: a cell is a rich Text, or anything that is shown by `str`, made harmless.
+    """
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for number, column in enumerate(columns):
+        last = number == len(columns) - 1
+        made.add_column(column, no_wrap=not last, overflow="fold" if last else "ellipsis")
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
+    return rendered(made)
+
+
+def rendered(item: object) -> str:
+    """Return anything rich can print as text for standard output."""
+    terminal = sys.stdout.isatty()
+    console = Console(
+        file=io.StringIO(),
+        force_terminal=terminal,
+        color_system="auto" if terminal else None,
+        width=None if terminal else 240,
+        highlight=False,
+    )
+    console.print(item)
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip("\n").split("\n"))

@@ -1,0 +1,506 @@
+"""A stand-in for an agent command-line program, for demo and tests: `python -m circus_failover.standin`.
+
+It keeps a conversation as a JSONL transcript in its account home, can resume it, and misbehaves on request.
+It must never import another part of this project, nor anything slow: fleets of it are started at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import contextlib
+import json
+import os
+import re
+import resource
+import select
+import signal
+import sys
+import termios
+import time
+import uuid
+from typing import Any, NoReturn
+
+COMMANDS = {
+    "/ask": "TEXT         ask, and wait for the next line",
+    "/burst": "N          print N lines",
+    "/child": "[SECS]     start a child, in its own process group, that lives on when this program ends",
+    "/crash": "[CODE]     print a traceback and exit with CODE (1), leaving the status file behind",
+    "/daemon": "[SECS]    start a process in its own session whose parent is gone",
+    "/env": "NAME         print NAME=value of the environment",
+    "/exit": "            end with exit code 0",
+    "/hang": "            answer nothing any more, no key, SIGTERM or SIGHUP: only SIGKILL ends it",
+    "/help": "            print this list",
+    "/kill": "[SIG]       end by that signal, a name or number (KILL)",
+    "/limit": "[EPOCH]    report a usage limit, and answer only with it until EPOCH (in an hour)",
+    "/say": "TEXT         print TEXT",
+    "/stubborn": "        ignore SIGTERM and SIGHUP from now on",
+    "/work": "SECS TEXT   work on TEXT for SECS seconds",
+}
+HELP = "\n".join(f"  {name} {does}" for name, does in COMMANDS.items())
+KEYS = """\
+keys: Enter sends, Esc interrupts a turn and puts its text back, C-u clears the line, C-c does either,
+  C-d on an empty line ends with 0. Pasted lines are one prompt (bracketed paste). Commands act at once,
+  a prompt waits for the end of a turn. Without a terminal each line is a prompt or command, in order.
+exit codes: 0 by /exit, C-d, end of input; 1 unknown conversation, crash; 2 usage; 129 SIGHUP or terminal
+  gone; 130 SIGINT; 143 SIGTERM"""
+PROMPT, WORKING = "❯ ", "working… (esc to interrupt)"
+PASTE, PASTE_END = "\x1b[200~", "\x1b[201~"
+ESC_WAIT = 0.05  # the bytes of one key come together: an Esc followed by nothing for so long is the Esc key
+UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+SEQUENCE = re.compile(r"\x1b(\[[0-?]{0,64}[ -/]{0,8}[@-~]|O[ -~])")
+SEQUENCE_BEGUN = re.compile(r"\x1b(\[[0-?]{0,64}[ -/]{0,8}|O)?")
+TYPED = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f-\x9f]+")
+UNSHOWABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
+
+def shown(text: str) -> str:
+    """The text as it may reach a screen, which it must not steer."""
+    return UNSHOWABLE.sub(lambda found: " " if found[0] == "\t" else "\N{REPLACEMENT CHARACTER}", text)
+
+
+def conversation_id(text: str) -> str:
+    if not UUID.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a UUID (8-4-4-4-12 hexadecimal digits)")
+    return text
+
+
+def seconds(text: str, most: float = 1e9) -> float:
+    if not 0 <= float(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0 to {most:g}")
+    return float(text)
+
+
+def exit_code(text: str) -> int:
+    return int(seconds(text, 255))
+
+
+def limit_text(epoch: int) -> str:
+    """As Claude Code 2.1 words it: "resets 8:11am (UTC)", with the date when it is a day or more away."""
+    at = time.gmtime(epoch)
+    day = f"{time.strftime('%b', at)} {at.tm_mday}, " if epoch - time.time() >= 86400 else ""
+    clock = f"{at.tm_hour % 12 or 12}:{at.tm_min:02d}{'am' if at.tm_hour < 12 else 'pm'}"
+    return f"You've hit your 5-hour limit · resets {day}{clock} (UTC)"
+
+
+def start_sleep(secs: float, daemon: bool) -> int:
+    """Start a process that outlives this one, and return its pid. It holds nothing of the terminal."""
+    out, into = os.pipe()
+    if os.fork() == 0:
+        try:
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            os.setsid() if daemon else os.setpgid(0, 0)
+            if daemon and os.fork():
+                os._exit(0)
+            null = os.open(os.devnull, os.O_RDWR)
+            for fd in (0, 1, 2):
+                os.dup2(null, fd)
+            os.write(into, b"%d" % os.getpid())
+            os.execvp("sleep", ["sleep", f"{secs:.3f}"])
+        finally:
+            os._exit(127)
+    os.close(into)
+    with open(out, encoding="ascii") as pid:
+        return int(pid.read())
+
+
+class Terminal:
+    """The screen and its bottom line. Without a tty all is plain lines, and nothing is erased."""
+
+    def __init__(self) -> None:
+        self.tty, self.bottom = os.isatty(0) and os.isatty(1), ""
+        if self.tty:
+            self.saved, mode = termios.tcgetattr(0), termios.tcgetattr(0)
+            mode[0] &= ~(termios.ICRNL | termios.INLCR | termios.IGNCR | termios.IXON)
+            mode[3] &= ~(termios.ECHO | termios.ICANON | termios.ISIG | termios.IEXTEN)
+            termios.tcsetattr(0, termios.TCSANOW, mode)
+            self.write("\x1b[?2004h")
+
+    def restore(self) -> None:
+        if self.tty:
+            if select.select([], [1], [], 0)[1]:  # a screen that nobody reads must not keep us from ending
+                self.write(("\n" if self.bottom else "") + "\x1b[?2004l")
+            with contextlib.suppress(termios.error):
+                termios.tcsetattr(0, termios.TCSANOW, self.saved)
+
+    def write(self, text: str) -> None:
+        data = text.encode("utf-8", "replace")
+        with contextlib.suppress(OSError):  # that the screen is gone shows at the next read
+            while data:
+                data = data[os.write(1, data) :]
+
+    def clear(self) -> None:
+        if self.tty and self.bottom:
+            columns, lines = os.get_terminal_size(1).columns or 80, self.bottom.split("\n")
+            rows = len(lines) - 1 + sum(max(0, len(line) - 1) // columns for line in lines)
+            self.write((f"\x1b[{rows}A" if rows else "") + "\r\x1b[J")
+        self.bottom = ""
+
+    def draw(self, bottom: str) -> None:
+        if bottom != self.bottom:
+            self.clear()
+            self.write(bottom if self.tty else bottom + "\n")
+            self.bottom = bottom
+
+
+class Account:
+    """What is written below the account home. A write that fails is silent, as in the real client."""
+
+    def __init__(self, home: str, conversation: str) -> None:
+        self.home, self.conversation, self.cwd = home, conversation, os.getcwd()
+        folder = os.path.join(home, "projects", re.sub("[^A-Za-z0-9]", "-", self.cwd))
+        self.transcript = os.path.join(folder, conversation + ".jsonl")
+        self.status_file = os.path.join(home, "sessions", f"{os.getpid()}.json")
+        self.status = self.parent = self.proc_start = ""
+        with contextlib.suppress(OSError), open("/proc/self/stat", errors="replace") as stat:
+            self.proc_start = stat.read().rpartition(")")[2].split()[19]
+
+    def turns(self) -> int:
+        """How many answers the transcript holds. OSError: there is no such transcript."""
+        answers = 0
+        with open(self.transcript, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError, AttributeError):
+                    entry = json.loads(line)
+                    self.parent = entry.get("uuid", self.parent)
+                    answers += entry.get("type") == "assistant" and not entry.get("isApiErrorMessage")
+        return answers
+
+    def append(self, role: str, text: str, **more: Any) -> None:
+        now, this = time.time(), str(uuid.uuid4())
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
+        content: Any = text if role == "user" else [{"type": "text", "text": text}]
+        entry = {
+            "parentUuid": self.parent or None,
+            "isSidechain": False,
+            "type": role,
+            "uuid": this,
+            "timestamp": stamp,
+            "sessionId": self.conversation,
+            "cwd": self.cwd,
+            "message": {"role": role, "content": content},
+        }
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(self.transcript), exist_ok=True)
+            fd = os.open(self.transcript, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            os.write(fd, json.dumps(entry | more).encode() + b"\n")
+            os.close(fd)
+            self.parent = this
+
+    def set_status(self, status: str) -> None:
+        if status == self.status or not os.path.isdir(self.home):
+            return
+        self.status = status
+        record = {
+            "pid": os.getpid(),
+            "sessionId": self.conversation,
+            "cwd": self.cwd,
+            "status": status,
+            "statusUpdatedAt": round(time.time(), 3),
+            "procStart": self.proc_start or None,
+        }
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(self.status_file), exist_ok=True)
+            with open(self.status_file + ".new", "w", encoding="utf-8") as file:
+                json.dump(record, file)
+            os.replace(self.status_file + ".new", self.status_file)
+
+    def leave(self) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(self.status_file)
+
+
+class StandIn:
+    """One conversation: what is typed, the turn it works on, and what it was told to do wrong."""
+
+    def __init__(self, options: argparse.Namespace, account: Account, term: Terminal, greeting: str) -> None:
+        self.options, self.account, self.term, self.greeting = options, account, term, greeting
+        self.started = time.monotonic()
+        self.ready = self.asking = self.ended = False
+        self.limited_until = 0
+        self.turn: tuple[str, float] | None = None  # the prompt, and when it is answered
+        self.line = self.keys = ""  # the input box; what was read and may be half a key or half a paste
+        self.queue: list[str] = []
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def take_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            ignored = self.options.ignore_term and number != signal.SIGINT
+            signal.signal(number, signal.SIG_IGN if ignored else lambda number, frame: sys.exit(128 + number))
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
+
+    def run(self) -> NoReturn:
+        self.take_signals()
+        while True:
+            wait = self.tick(time.monotonic())
+            if self.ended and not self.term.tty and not self.turn:
+                sys.exit(0)
+            # A person may interrupt a turn; a pipe waits for its end.
+            reading = self.ready and not self.ended and (self.term.tty or not self.turn)
+            if select.select([0] if reading else [], [], [], wait)[0]:
+                self.read()
+            elif self.half_a_key():
+                self.understand("", whole=True)
+
+    def tick(self, now: float) -> float | None:
+        """Do what is due, and say for how long nothing else will be."""
+        options = self.options
+        due = [] if options.crash_after is None else [self.started + options.crash_after - now]
+        if due and due[0] <= 0:
+            self.crash(1)
+        if not self.ready:
+            due.append(self.started + options.boot - now)
+            if due[-1] <= 0:
+                if options.crash_at_start is not None:
+                    self.crash(options.crash_at_start)
+                self.ready = True
+                self.say(f"{self.greeting}standin ready · conversation {self.account.conversation}")
+                self.queue += [options.prompt] if options.prompt else []
+        if self.turn and now >= self.turn[1]:
+            self.answer(self.turn[0])
+        while self.queue and not self.turn:
+            text = self.queue.pop(0)
+            self.term.clear()
+            self.term.write(PROMPT + shown(text) + "\n" if self.term.tty else "")
+            self.submit(text)
+        if self.turn:
+            due += [self.turn[1] - now, 1.0]
+            if self.term.tty:
+                self.term.clear()  # a client at work keeps its screen moving
+        if self.limited_until > time.time():
+            due.append(self.limited_until - time.time())
+        if self.half_a_key():
+            due.append(ESC_WAIT)
+        self.show()
+        return max(0.0, min(*due, 3600.0, 3600.0)) if due else None
+
+    def show(self) -> None:
+        if self.ready:
+            idle = "limited" if self.limited_until > time.time() else "waiting" if self.asking else "idle"
+            self.account.set_status("busy" if self.turn else idle)
+            self.term.draw(WORKING if self.turn else PROMPT + (shown(self.line) if self.term.tty else ""))
+
+    def say(self, text: str) -> None:
+        self.term.clear()
+        self.term.write(text + "\n")
+        self.show()
+
+    # What comes in.
+
+    def half_a_key(self) -> bool:
+        return bool(self.keys) and not self.keys.startswith(PASTE)
+
+    def read(self) -> None:
+        try:
+            data = os.read(0, 65536)
+        except OSError:  # EIO: the terminal is gone
+            data = b""
+        self.ended = not data
+        self.understand(self.decoder.decode(data, final=self.ended), whole=self.ended)
+        if self.ended and not self.term.tty and self.line:
+            self.press("\n")
+        elif self.ended and self.term.tty and not self.options.ignore_term:
+            sys.exit(128 + signal.SIGHUP)
+
+    def understand(self, text: str, whole: bool = False) -> None:
+        """Act on the keys; keep a beginning that the next bytes may complete, unless this is the whole."""
+        keys, at, self.keys = self.keys + text, 0, ""
+        while at < len(keys):
+            if keys.startswith(PASTE, at):
+                if (end := keys.find(PASTE_END, at)) < 0:
+                    self.keys = keys[at:]
+                    return
+                self.type(keys[at + len(PASTE) : end].replace("\r\n", "\n").replace("\r", "\n"))
+                at = end + len(PASTE_END)
+            elif found := TYPED.match(keys, at):
+                self.type(found[0])
+                at = found.end()
+            elif found := SEQUENCE.match(keys, at):
+                at = found.end()  # arrows and the like mean nothing here
+            elif not whole and SEQUENCE_BEGUN.fullmatch(keys, at):
+                self.keys = keys[at:]
+                return
+            else:
+                at += 2 if keys.startswith("\r\n", at) else 1
+                self.press(keys[at - 1])
+
+    def type(self, text: str) -> None:
+        self.line += text
+        if self.term.tty and not self.turn:
+            self.term.write(shown(text))
+            self.term.bottom += shown(text)
+
+    def press(self, key: str) -> None:
+        if key in "\r\n":
+            text, self.line = self.line, ""
+            if self.turn and not (self.term.tty and self.is_command(text)):
+                self.queue.append(text)
+            else:
+                if self.term.tty and not self.turn:
+                    self.term.write("\n")
+                    self.term.bottom = ""
+                self.submit(text)
+        elif key in "\x7f\x08":
+            self.line = self.line[:-1]
+        elif key in "\x1b\x03" and self.turn and self.term.tty:
+            self.line, self.turn = self.turn[0] + self.line, None
+            self.account.append("user", "[Request interrupted by user]")
+            self.say("interrupted")
+        elif key in "\x15\x03":
+            self.line = ""
+        elif key == "\x04" and not self.line and self.term.tty:
+            sys.exit(0)
+        self.show()
+
+    # What it does.
+
+    def is_command(self, text: str) -> bool:
+        return text.partition(" ")[0].strip() in COMMANDS
+
+    def submit(self, text: str) -> None:
+        self.asking = False
+        if self.is_command(text):
+            name, _, rest = text.strip().partition(" ")
+            try:
+                self.obey(name, rest.strip(), (rest.split() or [""])[0])
+            except (ValueError, LookupError, OverflowError, OSError, argparse.ArgumentTypeError):
+                self.say(f"usage: {name} {' '.join(COMMANDS[name].split(' ' * 2)[0].split())}")
+        elif text.strip():
+            self.begin(text, self.options.turn)
+
+    def begin(self, text: str, secs: float) -> None:
+        self.account.append("user", text)
+        self.turn = (text, time.monotonic() + (secs if self.limited_until <= time.time() else 0))
+        self.show()
+
+    def answer(self, text: str) -> None:
+        self.turn = None
+        if self.limited_until > time.time():
+            self.report_limit()
+        else:
+            self.account.append("assistant", "done: " + text)
+            self.say("done: " + shown(text))
+
+    def report_limit(self) -> None:
+        text = limit_text(self.limited_until)
+        self.account.append(
+            "assistant",
+            text,
+            isApiErrorMessage=True,
+            error="rate_limit",
+            apiError="usage_limit_reached",
+            apiErrorStatus=429,
+            quotaLimits={"resetsAt": self.limited_until, "rateLimitType": "five_hour"},
+        )
+        self.say(text)
+
+    def crash(self, code: int) -> NoReturn:
+        self.term.clear()
+        self.term.write(
+            'Traceback (most recent call last):\n  File "standin", line 1, in turn\n'
+            f"RuntimeError: crashed on request with exit code {code}\n"
+        )
+        self.term.restore()
+        os._exit(code)
+
+    def obey(self, name: str, rest: str, first: str) -> None:
+        if name == "/exit":
+            sys.exit(0)
+        elif name == "/crash":
+            self.crash(exit_code(first or "1"))
+        elif name == "/kill":
+            self.kill_itself(first.upper() or "KILL")
+        elif name == "/hang":
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
+            while True:
+                signal.pause()
+        elif name == "/stubborn":
+            self.options.ignore_term = True
+            self.take_signals()
+            self.say("ignoring SIGTERM and SIGHUP")
+        elif name == "/limit":
+            epoch = int(first) if first else int(time.time()) + 3600
+            limit_text(epoch)  # raises for a time that no calendar has
+            self.limited_until = epoch
+            self.report_limit()
+        elif name in ("/child", "/daemon"):
+            self.say(f"{name[1:]} {start_sleep(seconds(first or '3600'), name == '/daemon')}")
+        elif name == "/env":
+            self.say(shown(f"{first}={os.environ[first]}" if first in os.environ else f"{first} is not set"))
+        elif name == "/burst":
+            self.say("\n".join(f"line {n}" for n in range(1, int(seconds(first, 1e6)) + 1)))
+        elif name == "/work":
+            text = rest[len(first) :].strip()
+            if self.turn or not text:
+                raise ValueError("one turn at a time, and it needs a text")
+            self.begin(text, seconds(first))
+        else:
+            self.asking = name == "/ask"
+            self.say(HELP if name == "/help" else shown(rest))
+
+    def kill_itself(self, name: str) -> None:
+        known = signal.Signals
+        number = known(int(name)) if name.isdigit() else known["SIG" + name.removeprefix("SIG")]
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with contextlib.suppress(OSError):  # SIGKILL and SIGSTOP need no default
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        self.take_signals()  # still here: it was one that does not end a process
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="standin",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="A stand-in that behaves like an agent command-line program: it prompts, works, writes\n"
+        "a transcript under its account home, resumes a conversation, and misbehaves on request.",
+        epilog=f"commands, typed at the prompt:\n{HELP}\n\n{KEYS}",
+    )
+    add = parser.add_argument
+    add("prompt", nargs="?", help="a first prompt or command, as if typed when ready")
+    add("--home", metavar="DIR", help="account home (else $FAILOVER_HOME, else ./.standin)")
+    add(
+        "--conversation",
+        metavar="UUID",
+        type=conversation_id,
+        help="id of a new conversation (else $FAILOVER_CONVERSATION, else a new one)",
+    )
+    add("--resume", metavar="UUID", help="continue that conversation; exit 1 when this home has none such")
+    add("--boot", metavar="SECS", type=seconds, default=0.0, help="time until it is ready (0)")
+    add("--turn", metavar="SECS", type=seconds, default=0.2, help="time a prompt takes (0.2)")
+    add("--crash-at-start", metavar="CODE", type=exit_code, help="crash instead of becoming ready")
+    add("--crash-after", metavar="SECS", type=seconds, help="crash with code 1 so long after the start")
+    add("--ignore-term", action="store_true", help="ignore SIGTERM and SIGHUP, as /stubborn")
+    options = parser.parse_args(argv)
+    try:
+        given = os.environ.get("FAILOVER_CONVERSATION") or str(uuid.uuid4())
+        options.conversation = options.resume or options.conversation or conversation_id(given)
+    except argparse.ArgumentTypeError as wrong:
+        parser.error(f"FAILOVER_CONVERSATION={wrong}")
+    return options
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    options, greeting = arguments(argv), ""
+    home = os.path.abspath(options.home or os.environ.get("FAILOVER_HOME") or ".standin")
+    account = Account(home, options.conversation)
+    if options.resume:
+        try:
+            conversation_id(options.resume)
+            greeting = f"resumed {options.resume} ({account.turns()} turns)\n"
+        except (OSError, argparse.ArgumentTypeError):
+            sys.exit(f"No conversation found with session ID: {shown(options.resume)}")
+    term = Terminal()
+    try:
+        StandIn(options, account, term, greeting).run()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        account.leave()
+        term.restore()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,424 @@
+"""The store: what must be true after a crash. The one module that holds SQL.
+
+Only circusd writes (`Store`); everybody may read (`open_reader`). One transaction is one decision.
+Intents and ends are committed with `synchronous=FULL`, so that they survive a power cut; launches and
+adoptions with NORMAL, since no agent survives a power cut either. The SQL is plain enough for
+PostgreSQL: no rowid tricks, no SQLite functions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from circus_failover.process_table import ProcessId
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS agents (
+    identity TEXT PRIMARY KEY,
+    phase TEXT NOT NULL, reason TEXT, cause TEXT, since REAL NOT NULL,
+    stay_stopped INTEGER NOT NULL, generation INTEGER NOT NULL,
+    socket TEXT, own_server INTEGER NOT NULL, session TEXT, pane TEXT,
+    pid INTEGER, pid_start INTEGER, server_pid INTEGER, server_start INTEGER,
+    boot TEXT, account TEXT, conversation TEXT, declared INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS launches (
+    identity TEXT NOT NULL, generation INTEGER NOT NULL,
+    cause TEXT NOT NULL, asked_by TEXT NOT NULL, account TEXT, conversation TEXT,
+    started_at REAL NOT NULL, up_at REAL, ended_at REAL,
+    planned INTEGER, end_cause TEXT, exit_status INTEGER, exit_signal INTEGER,
+    last_output TEXT,
+    PRIMARY KEY (identity, generation)
+);
+CREATE TABLE IF NOT EXISTS actions (
+    id INTEGER PRIMARY KEY, identity TEXT NOT NULL, generation INTEGER NOT NULL,
+    intent TEXT NOT NULL, who TEXT NOT NULL, why TEXT NOT NULL, asked_at REAL NOT NULL,
+    spec TEXT NOT NULL, attempts INTEGER NOT NULL, worker_pid INTEGER, worker_start INTEGER,
+    done_at REAL, outcome TEXT
+);
+CREATE INDEX IF NOT EXISTS actions_open ON actions (done_at, identity);
+CREATE TABLE IF NOT EXISTS history (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, identity TEXT NOT NULL, generation INTEGER,
+    ev TEXT NOT NULL, detail TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS history_identity ON history (identity, id);
+CREATE TABLE IF NOT EXISTS children (
+    pid INTEGER NOT NULL, start INTEGER NOT NULL, boot TEXT NOT NULL,
+    kind TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (pid, start)
+);
+CREATE TABLE IF NOT EXISTS taken_in (name TEXT PRIMARY KEY, at REAL NOT NULL);
+"""
+
+
+class StoreError(Exception):
+    """The store cannot be used; the text says which file, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class AgentRow:
+    """What is remembered of an agent."""
+
+    identity: str
+    phase: str = "down"
+    reason: str | None = None
+    cause: str | None = None
+    since: float = 0.0
+    stay_stopped: bool = False
+    """An operator stopped it: it stays down until `start`."""
+    generation: int = 0
+    socket: str | None = None
+    own_server: bool = True
+    session: str | None = None
+    pane: str | None = None
+    pid: int | None = None
+    pid_start: int | None = None
+    server_pid: int | None = None
+    server_start: int | None = None
+    boot: str | None = None
+    account: str | None = None
+    conversation: str | None = None
+    declared: bool = True
+    """False while no section of circus.ini names it; nothing else of it is forgotten."""
+
+    @property
+    def process(self) -> ProcessId | None:
+        """The agent's own process, as far as it is known."""
+        if self.pid is None or self.pid_start is None:
+            return None
+        return ProcessId(self.pid, self.pid_start)
+
+    @property
+    def server(self) -> ProcessId | None:
+        """The tmux server it was launched in, as far as it is known."""
+        if self.server_pid is None or self.server_start is None:
+            return None
+        return ProcessId(self.server_pid, self.server_start)
+
+
+@dataclass(frozen=True)
+class LaunchRow:
+    """One launch of an agent and how it ended."""
+
+    identity: str
+    generation: int
+    cause: str
+    asked_by: str
+    account: str | None
+    conversation: str | None
+    started_at: float
+    up_at: float | None = None
+    ended_at: float | None = None
+    planned: bool | None = None
+    end_cause: str | None = None
+    exit_status: int | None = None
+    exit_signal: int | None = None
+    last_output: str | None = None
+
+
+@dataclass(frozen=True)
+class ActionRow:
+    """A deliberate end: the intent, and the work of the worker that carries it out."""
+
+    id: int
+    identity: str
+    generation: int
+    intent: str
+    who: str
+    why: str
+    asked_at: float
+    spec: dict[str, Any]
+    attempts: int = 0
+    worker_pid: int | None = None
+    worker_start: int | None = None
+    done_at: float | None = None
+    outcome: str | None = None
+
+    @property
+    def worker(self) -> ProcessId | None:
+        """The worker process that was last started for it."""
+        if self.worker_pid is None or self.worker_start is None:
+            return None
+        return ProcessId(self.worker_pid, self.worker_start)
+
+
+@dataclass(frozen=True)
+class ChildRow:
+    """A process that circusd started and that must not outlive it into its successor's time."""
+
+    process: ProcessId
+    boot: str
+    kind: str
+    name: str
+
+
+_BOOLEANS = {"stay_stopped", "own_server", "declared", "planned"}
+_AGENT_COLUMNS = [field.name for field in fields(AgentRow)]
+_LAUNCH_COLUMNS = [field.name for field in fields(LaunchRow)]
+_ACTION_COLUMNS = [field.name for field in fields(ActionRow)]
+
+
+def _plain(row: sqlite3.Row) -> dict[str, Any]:
+    values = {name: row[name] for name in row.keys()}  # noqa: SIM118 (iterating a Row gives values)
+    for name in _BOOLEANS & values.keys():
+        values[name] = None if values[name] is None else bool(values[name])
+    if "spec" in values:
+        values["spec"] = json.loads(values["spec"])
+    return values
+
+
+class Reader:
+    """Questions anybody may ask the store."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._db = connection
+        self._db.row_factory = sqlite3.Row
+
+    def agents(self) -> dict[str, AgentRow]:
+        """Return every agent that is remembered, by identity."""
+        rows = self._db.execute(f"SELECT {', '.join(_AGENT_COLUMNS)} FROM agents ORDER BY identity")
+        return {row["identity"]: AgentRow(**_plain(row)) for row in rows}
+
+    def launches(self, identity: str, limit: int = 20) -> list[LaunchRow]:
+        """Return an agent's launches, the newest first."""
+        rows = self._db.execute(
+            f"SELECT {', '.join(_LAUNCH_COLUMNS)} FROM launches WHERE identity = ?"
+            " ORDER BY generation DESC LIMIT ?",
+            (identity, limit),
+        )
+        return [LaunchRow(**_plain(row)) for row in rows]
+
+    def open_actions(self) -> list[ActionRow]:
+        """Return the deliberate ends that are not finished, the oldest first."""
+        rows = self._db.execute(
+            f"SELECT {', '.join(_ACTION_COLUMNS)} FROM actions WHERE done_at IS NULL ORDER BY id"
+        )
+        return [ActionRow(**_plain(row)) for row in rows]
+
+    def actions(self, identity: str, limit: int = 20) -> list[ActionRow]:
+        """Return an agent's deliberate ends, the newest first."""
+        rows = self._db.execute(
+            f"SELECT {', '.join(_ACTION_COLUMNS)} FROM actions WHERE identity = ? ORDER BY id DESC LIMIT ?",
+            (identity, limit),
+        )
+        return [ActionRow(**_plain(row)) for row in rows]
+
+    def history(self, identity: str, limit: int = 50) -> list[dict[str, Any]]:
+        """Return an agent's decisions, the newest first: `at`, `generation`, `ev` and their details."""
+        rows = self._db.execute(
+            "SELECT at, generation, ev, detail FROM history WHERE identity = ? ORDER BY id DESC LIMIT ?",
+            (identity, limit),
+        )
+        return [
+            {"at": row["at"], "generation": row["generation"], "ev": row["ev"], **json.loads(row["detail"])}
+            for row in rows
+        ]
+
+    def last_causes(self) -> dict[str, str]:
+        """Return how each agent's newest ended launch ended, by identity."""
+        rows = self._db.execute(
+            "SELECT l.identity, l.end_cause FROM launches l JOIN (SELECT identity, MAX(generation) AS newest"
+            " FROM launches WHERE end_cause IS NOT NULL GROUP BY identity) m"
+            " ON l.identity = m.identity AND l.generation = m.newest"
+        )
+        return {row["identity"]: row["end_cause"] for row in rows}
+
+    def children(self) -> list[ChildRow]:
+        """Return the plugins and keepers that were started and not seen to end."""
+        rows = self._db.execute("SELECT pid, start, boot, kind, name FROM children")
+        return [
+            ChildRow(ProcessId(row["pid"], row["start"]), row["boot"], row["kind"], row["name"])
+            for row in rows
+        ]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+
+class Store(Reader):
+    """The store as circusd holds it: the only writer."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the store.
+
+        Args:
+            path: the database file; its folder must exist and be this user's.
+
+        Raises:
+            StoreError: it is corrupt, not writable, locked, or from a newer version.
+        """
+        self.path = path
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.close(handle)
+            connection = sqlite3.connect(path, timeout=2.0, isolation_level=None)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            super().__init__(connection)
+            connection.executescript(_SCHEMA)
+            self._check_version()
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(
+                f"the store {path} cannot be used: {error}. Free it or repair it (sqlite3 {path} .recover), "
+                "or move it away: agents live on, their history does not"
+            ) from error
+
+    def _check_version(self) -> None:
+        row = self._db.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
+        if row is None:
+            self._db.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
+        elif int(row["value"]) > SCHEMA_VERSION:
+            raise StoreError(
+                f"the store {self.path} has schema {row['value']}, this version knows {SCHEMA_VERSION}: "
+                "install the newer circus-failover"
+            )
+
+    @contextmanager
+    def decision(self, *, durable: bool) -> Iterator[None]:
+        """One transaction: all of it is stored, or nothing is.
+
+        Args:
+            durable: also survive a power cut (`synchronous=FULL`), for intents and ends.
+
+        Raises:
+            StoreError: it could not be stored; nothing was.
+        """
+        try:
+            self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self.path} cannot be written: {error}") from error
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise StoreError(f"the store {self.path} cannot be written: {error}") from error
+            raise
+
+    def put_agent(self, row: AgentRow) -> None:
+        """Insert or replace what is remembered of an agent."""
+        names = ", ".join(_AGENT_COLUMNS)
+        marks = ", ".join("?" for _ in _AGENT_COLUMNS)
+        updates = ", ".join(f"{name} = excluded.{name}" for name in _AGENT_COLUMNS[1:])
+        self._db.execute(
+            f"INSERT INTO agents ({names}) VALUES ({marks}) ON CONFLICT (identity) DO UPDATE SET {updates}",
+            [getattr(row, name) for name in _AGENT_COLUMNS],
+        )
+
+    def add_launch(self, row: LaunchRow) -> None:
+        """Insert a launch."""
+        names = ", ".join(_LAUNCH_COLUMNS)
+        marks = ", ".join("?" for _ in _LAUNCH_COLUMNS)
+        self._db.execute(
+            f"INSERT INTO launches ({names}) VALUES ({marks})",
+            [getattr(row, name) for name in _LAUNCH_COLUMNS],
+        )
+
+    def update_launch(self, identity: str, generation: int, **values: Any) -> None:
+        """Change columns of one launch, named as in `LaunchRow`."""
+        assert values.keys() <= set(_LAUNCH_COLUMNS)
+        changes = ", ".join(f"{name} = ?" for name in values)
+        self._db.execute(
+            f"UPDATE launches SET {changes} WHERE identity = ? AND generation = ?",
+            [*values.values(), identity, generation],
+        )
+
+    def end_launch(self, identity: str, generation: int, *, at: float, planned: bool, cause: str) -> bool:
+        """Record a launch's end, once; False when its end was recorded before."""
+        cursor = self._db.execute(
+            "UPDATE launches SET ended_at = ?, planned = ?, end_cause = ?"
+            " WHERE identity = ? AND generation = ? AND ended_at IS NULL",
+            (at, planned, cause, identity, generation),
+        )
+        return cursor.rowcount == 1
+
+    def add_action(self, action: ActionRow) -> ActionRow:
+        """Insert a deliberate end and return it with its id."""
+        cursor = self._db.execute(
+            "INSERT INTO actions (identity, generation, intent, who, why, asked_at, spec, attempts)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
+            (
+                *(action.identity, action.generation, action.intent, action.who, action.why),
+                *(action.asked_at, json.dumps(action.spec)),
+            ),
+        )
+        assert cursor.lastrowid is not None
+        return replace(action, id=cursor.lastrowid)
+
+    def change_intent(self, action: int, intent: str, who: str, why: str) -> None:
+        """Let an unfinished end serve another intent (a `stop` that overtakes a `restart`)."""
+        self._db.execute(
+            "UPDATE actions SET intent = ?, who = ?, why = ? WHERE id = ?", (intent, who, why, action)
+        )
+
+    def worker_started(self, action: int, worker: ProcessId | None) -> None:
+        """Record which process works on an action; None when it was there too briefly to be seen."""
+        self._db.execute(
+            "UPDATE actions SET attempts = attempts + 1, worker_pid = ?, worker_start = ? WHERE id = ?",
+            (worker.pid if worker else None, worker.start if worker else None, action),
+        )
+
+    def finish_action(self, action: int, at: float, outcome: str) -> bool:
+        """Record an action's end, once; False when it was recorded before."""
+        cursor = self._db.execute(
+            "UPDATE actions SET done_at = ?, outcome = ? WHERE id = ? AND done_at IS NULL",
+            (at, outcome, action),
+        )
+        return cursor.rowcount == 1
+
+    def add_history(
+        self, at: float, identity: str, generation: int | None, ev: str, detail: dict[str, Any]
+    ) -> None:
+        """Append one decision to an agent's history."""
+        self._db.execute(
+            "INSERT INTO history (at, identity, generation, ev, detail) VALUES (?, ?, ?, ?, ?)",
+            (at, identity, generation, ev, json.dumps(detail)),
+        )
+
+    def add_child(self, child: ChildRow) -> None:
+        """Remember a process that circusd started."""
+        self._db.execute(
+            "INSERT INTO children VALUES (?, ?, ?, ?, ?) ON CONFLICT (pid, start) DO NOTHING",
+            (child.process.pid, child.process.start, child.boot, child.kind, child.name),
+        )
+
+    def remove_child(self, process: ProcessId) -> None:
+        """Forget a process that has ended."""
+        self._db.execute("DELETE FROM children WHERE pid = ? AND start = ?", (process.pid, process.start))
+
+    def first_time(self, name: str, at: float) -> bool:
+        """Mark a report as taken in; False when it was taken in before."""
+        cursor = self._db.execute(
+            "INSERT INTO taken_in VALUES (?, ?) ON CONFLICT (name) DO NOTHING", (name, at)
+        )
+        return cursor.rowcount == 1
+
+    def forget_reports(self, before: float) -> None:
+        """Forget the names of reports taken in before a time; their files are gone since then."""
+        self._db.execute("DELETE FROM taken_in WHERE at < ?", (before,))
+
+
+def open_reader(path: Path) -> Reader:
+    """Open the store for reading; it never blocks the writer (WAL).
+
+    Raises:
+        StoreError: there is no store, or it cannot be read.
+    """
+    try:
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0)
+        connection.execute("SELECT 1 FROM meta").fetchone()
+        return Reader(connection)
+    except sqlite3.Error as error:
+        raise StoreError(f"the store {path} cannot be read: {error}") from error

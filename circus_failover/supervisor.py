@@ -1,0 +1,417 @@
+"""The supervisor inside circusd: it holds the store, records every decision, and ticks.
+
+One per arbiter. What it records goes, in one call, to the store, to lifecycle.log and to the event
+stream. It starts and ends nothing itself: `bring_up` launches through Circus, `endings` ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from circus import logger
+from tornado.ioloop import IOLoop, PeriodicCallback
+
+from circus_failover import claims, liveness, process_table, settings, spool, tmux
+from circus_failover.agent import LIVE_PHASES, Agent
+from circus_failover.bring_up import BringUps
+from circus_failover.endings import Endings
+from circus_failover.exclusive import Turns
+from circus_failover.lifecycle_log import LifecycleLog
+from circus_failover.pid_watch import PidWatch
+from circus_failover.policy.bringup import Hindrance
+from circus_failover.process_table import ProcessId
+from circus_failover.roster import Roster, state_dir_of_fleet
+from circus_failover.server_probe import ServerProbe
+from circus_failover.state_dir import StateDir, StateDirError
+from circus_failover.store import ChildRow, Store, StoreError
+from circus_failover.words import Cause, Liveness, Phase
+
+TICK_SECS = 1.0
+FULL_CHECK_TICKS = 10
+"""Where pidfds report ends at once, the process table is re-read only every so many ticks."""
+REPORT_MEMORY_SECS = 86400.0
+
+
+class Supervisor:
+    """What circusd knows and does about its agents."""
+
+    def __init__(self, arbiter: Any) -> None:
+        self.arbiter = arbiter
+        self.loop: IOLoop = arbiter.loop
+        self.turns = Turns(arbiter)
+        self.boot = process_table.boot_id()
+        self.state: StateDir | None = None
+        self.store: Store | None = None
+        self.store_trouble: str | None = None
+        self.hindrance: Hindrance | None = None
+        """Why no agent at all can be launched."""
+        self.log: LifecycleLog | None = None
+        self.exits: LifecycleLog | None = None
+        self.bring_up = BringUps(self)
+        self.endings = Endings(self)
+        self.roster = Roster(self)
+        self.pids = PidWatch(self.loop, self._ended)
+        self.servers = ServerProbe(self)
+        self._unsaved: set[str] = set()
+        self._terminals: dict[ProcessId, str | None] = {}
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._ticks = 0
+        self._timer = PeriodicCallback(self._tick_safely, TICK_SECS * 1000)
+        self._wake: Any = None
+        self.last_tick: float | None = None
+
+    # -- coming up -------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Take the state directory, remember the fleet, and begin to tick."""
+        self._open_state()
+        known = self.store.agents() if self.store else {}
+        self.roster.enrol_all(known)
+        if self.store is not None:
+            for action in self.store.open_actions():
+                agent = self.roster.agents.get(action.identity)
+                if agent is not None:
+                    agent.action = action
+        self.take_in_reports()
+        for agent in self.roster.agents.values():
+            self.check(agent)
+        self._timer.start()
+        self.spawn(self.bring_up.adopt_unstarted())
+
+    def _open_state(self) -> None:
+        try:
+            path = state_dir_of_fleet(self.arbiter)
+        except settings.SettingsError as error:
+            self.hindrance = Hindrance(Cause.SETTINGS, str(error))
+            return
+        if path is None:
+            return
+        state = StateDir(path)
+        try:
+            state.prepare()
+            claims.hold(state, self.arbiter.endpoint, str(getattr(self.arbiter, "config_file", "")))
+            self.store = Store(state.store)
+        except (StateDirError, StoreError) as error:
+            self.hindrance = Hindrance(Cause.STATE_DIR, str(error))
+            logger.error("circus-failover: %s", error)
+            return
+        self.state = state
+        self.log = LifecycleLog(state.lifecycle_log)
+        self.exits = LifecycleLog(state.exits_log)
+        state.tmux_config.write_text(tmux.OWN_SERVER_CONFIG)
+        os.chmod(state.tmux_config, 0o600)
+        self._wake = spool.listen(state.spool)
+        if self._wake is not None:
+            self.loop.add_handler(self._wake, self._woken, self.loop.READ)
+
+    def close(self) -> None:
+        """Stop ticking and let go of everything but the lock; agents are not touched."""
+        self._timer.stop()
+        self.pids.close()
+        if self._wake is not None:
+            self.loop.remove_handler(self._wake)
+            self._wake.close()
+            self._wake = None
+        if self.store is not None:
+            self.store.close()
+            self.store = None
+
+    # -- recording -------------------------------------------------------------------------------
+
+    def record(
+        self,
+        agent: Agent,
+        ev: str,
+        fields: dict[str, Any],
+        *,
+        durable: bool = False,
+        must: bool = False,
+        writes: Callable[[Store], object] | None = None,
+        **changes: Any,
+    ) -> None:
+        """Store, log and publish one decision about an agent.
+
+        Args:
+            agent: whom it is about.
+            ev: the kind of decision (`launch`, `adopt`, `refuse`, `stop`, ...).
+            fields: what the log line and the history say beyond identity and generation.
+            durable: it must survive a power cut.
+            must: raise when it cannot be stored, because something irreversible would follow; otherwise
+                it is kept in memory and stored later.
+            writes: further writes of the same transaction.
+            changes: columns of the agent's row that change.
+
+        Raises:
+            StoreError: it could not be stored, and `must` was given.
+        """
+        now = time.time()
+        if "phase" in changes:
+            changes["phase"] = str(changes["phase"])
+            if changes["phase"] != agent.row.phase or changes.get("generation", agent.row.generation) != (
+                agent.row.generation
+            ):
+                changes.setdefault("since", now)
+        if changes.get("cause") is not None:
+            changes["cause"] = str(changes["cause"])
+        row = replace(agent.row, **changes)
+        shown = {name: str(raw) if isinstance(raw, (Cause, Phase)) else raw for name, raw in fields.items()}
+        try:
+            if self.store is not None:
+                with self.store.decision(durable=durable):
+                    if writes is not None:
+                        writes(self.store)
+                    self.store.put_agent(row)
+                    self.store.add_history(
+                        now, agent.identity, row.generation, ev, {"phase": row.phase, **shown}
+                    )
+                self._unsaved.discard(agent.identity)
+            elif must:
+                raise StoreError(self.hindrance.reason if self.hindrance else "there is no store")
+        except StoreError as error:
+            if must:
+                raise
+            self.store_trouble = str(error)
+            self._unsaved.add(agent.identity)
+            logger.error("circus-failover: %s", error)
+        agent.row = row
+        if self.log is not None:
+            self.log.write(now, ev, identity=agent.identity, generation=row.generation, **shown)
+        self.publish(agent)
+        agent.wake_waiters()
+
+    def publish(self, agent: Agent) -> None:
+        """Publish an agent's phase and state on circusd's event stream, as `watcher.NAME.agent`."""
+        state = agent.state()
+        agent.watcher.notify_event(
+            "agent",
+            {
+                "time": time.time(),
+                "identity": agent.identity,
+                "generation": agent.row.generation,
+                "phase": agent.row.phase,
+                "state": str(state) if state else None,
+                "cause": agent.row.cause,
+                "reason": agent.row.reason,
+            },
+        )
+
+    def view(self, agent: Agent) -> dict[str, Any]:
+        """Return the object that every front end shows of an agent."""
+        process = agent.row.process if agent.phase in LIVE_PHASES | {Phase.OBSERVED} else None
+        if process is None:
+            return agent.view(None)
+        if process not in self._terminals:
+            if len(self._terminals) > 4096:
+                self._terminals.clear()
+            self._terminals[process] = process_table.terminal(process.pid)
+        return agent.view(self._terminals[process])
+
+    def spawn(self, coroutine: Any) -> asyncio.Future[Any]:
+        """Run a coroutine on circusd's loop; its failure is logged and never lost."""
+        # The arbiter is initialised before its loop runs, so the loop is named, not looked up.
+        task: asyncio.Future[Any] = self.loop.asyncio_loop.create_task(coroutine)  # type: ignore[attr-defined]
+        self._tasks.add(task)
+
+        def done(finished: asyncio.Future[Any]) -> None:
+            self._tasks.discard(finished)
+            if not finished.cancelled() and finished.exception() is not None:
+                logger.error("circus-failover: a task failed", exc_info=finished.exception())
+
+        task.add_done_callback(done)
+        return task
+
+    # -- noticing --------------------------------------------------------------------------------
+
+    def check(self, agent: Agent) -> None:
+        """Compare what is stored with what runs, and record an end that nobody announced."""
+        if agent.action is not None or agent.phase not in LIVE_PHASES | {Phase.OBSERVED}:
+            return
+        found = liveness.recorded(agent.row)
+        if found is None:
+            return
+        if found.liveness is Liveness.LIVE:
+            if agent.row.process is not None:
+                self.pids.watch(agent.identity, agent.row.process)
+        elif found.liveness is not Liveness.UNKNOWN:
+            self._died(agent, found)
+
+    def _ended(self, identity: str) -> None:
+        agent = self.roster.agents.get(identity)
+        if agent is not None:
+            self.check(agent)
+
+    def _died(self, agent: Agent, found: liveness.Evidence) -> None:
+        """Record an unplanned end, then have what is left of the launch cleared away."""
+        now = time.time()
+        if agent.observed:
+            self.record(
+                agent,
+                "observe",
+                {"action": "gone"},
+                phase=Phase.OBSERVED,
+                cause=Cause.SESSION_GONE,
+                reason="its process has ended",
+                pid=None,
+                pid_start=None,
+            )
+            self.stop_watcher(agent)
+            return
+        if agent.row.boot != self.boot:
+            cause = Cause.HOST_REBOOT
+        elif found.server_lost:
+            cause = Cause.SERVER_LOST
+        elif agent.phase is Phase.STARTING:
+            cause = Cause.LAUNCH_FAILED
+        else:
+            cause = Cause.ENDED_UNKNOWN
+        reason = found.reason or "its process has ended"
+        generation, starting = agent.row.generation, agent.phase is Phase.STARTING
+        agent.starting = None
+        agent.last_cause = str(cause)
+        self.record(
+            agent,
+            "exit",
+            {"cause": cause, "reason": reason, "while": "starting" if starting else "up"},
+            durable=True,
+            writes=lambda store: store.end_launch(
+                agent.identity, generation, at=now, planned=False, cause=str(cause)
+            ),
+            phase=Phase.STOPPED if agent.row.stay_stopped else Phase.DOWN,
+            cause=cause,
+            reason=reason,
+        )
+        self.pids.forget(agent.identity)
+        if found.server_lost:
+            self.log_exit(agent, cause, None, None)
+            self.stop_watcher(agent)
+        else:
+            self.endings.clear(agent, then=None)
+
+    def log_exit(self, agent: Agent, cause: Cause, status: int | None, number: int | None) -> None:
+        """Write one line about an unplanned end to exits.log."""
+        if self.exits is not None:
+            self.exits.write(
+                time.time(),
+                "session-exit",
+                identity=agent.identity,
+                generation=agent.row.generation,
+                cause=cause,
+                dead_status=status,
+                dead_signal=number,
+            )
+
+    def stop_watcher(self, agent: Agent) -> None:
+        """Let Circus's watcher follow: its agent is gone, so its keeper has nothing to hold."""
+        self.spawn(self.turns.run(lambda: agent.watcher.stop()))
+
+    # -- ticking ---------------------------------------------------------------------------------
+
+    def _woken(self, fd: Any, events: int) -> None:
+        spool.drain(self._wake)
+        self.take_in_reports()
+
+    def take_in_reports(self) -> None:
+        """Take in what workers and launchers have reported."""
+        if self.state is None:
+            return
+        try:
+            for name in spool.take_in(self.state.spool, self._report):
+                logger.error("circus-failover: report %s cannot be read; it was set aside", name)
+        except (OSError, StoreError) as error:
+            self.store_trouble = str(error)
+
+    def _report(self, name: str, report: dict[str, Any]) -> None:
+        agent = self.roster.agents.get(str(report.get("identity")))
+        if report["kind"] == "launched":
+            if agent is not None:
+                self.bring_up.launched(agent, name, report)
+        elif report["kind"] == "ended":
+            self.endings.ended(agent, name, report)
+
+    def _tick_safely(self) -> None:
+        try:
+            self.tick()
+        except Exception:
+            logger.exception("circus-failover: a tick failed")
+
+    def tick(self) -> None:
+        """Re-read the store's and the processes' truth; every lost event is made good here."""
+        if self.arbiter._stopping:
+            return
+        self._ticks += 1
+        self.take_in_reports()
+        self.bring_up.confirm()
+        full = self._ticks % FULL_CHECK_TICKS == 0 or not hasattr(os, "pidfd_open")
+        for agent in list(self.roster.agents.values()):
+            try:
+                if full:
+                    self.check(agent)
+                self._reconcile(agent)
+            except Exception:
+                logger.exception("circus-failover: the tick failed for %s", agent.identity)
+        self.endings.tend()
+        self.servers.tick()
+        self._save_unsaved()
+        if full:
+            self._forget_children()
+        self.last_tick = time.time()
+
+    def _reconcile(self, agent: Agent) -> None:
+        """A live agent whose watcher Circus stopped (a detach) gets its keeper again."""
+        if (
+            agent.phase is Phase.UP
+            and agent.watcher.is_stopped()
+            and agent.action is None
+            and not agent.readopting
+            and not agent.observed
+        ):
+            self.spawn(self.bring_up.readopt(agent))
+
+    def _save_unsaved(self) -> None:
+        for identity in list(self._unsaved):
+            agent = self.roster.agents.get(identity)
+            if agent is None or self.store is None:
+                self._unsaved.discard(identity)
+                continue
+            try:
+                with self.store.decision(durable=True):
+                    self.store.put_agent(agent.row)
+                self._unsaved.discard(identity)
+                self.store_trouble = None
+            except StoreError as error:
+                self.store_trouble = str(error)
+
+    # -- processes of this circusd ----------------------------------------------------------------
+
+    def remember_child(self, pid: int, kind: str, name: str) -> None:
+        """Remember a plugin or keeper, so that the next circusd can end it if this one dies."""
+        process = process_table.identify(pid)
+        if process is None or self.store is None:
+            return
+        try:
+            with self.store.decision(durable=False):
+                self.store.add_child(ChildRow(process, self.boot, kind, name))
+        except StoreError as error:
+            self.store_trouble = str(error)
+
+    def _forget_children(self) -> None:
+        if self.store is None:
+            return
+        gone = [child.process for child in self.store.children() if not _may_run(child.process)]
+        if gone:
+            with self.store.decision(durable=False):
+                for process in gone:
+                    self.store.remove_child(process)
+                self.store.forget_reports(time.time() - REPORT_MEMORY_SECS)
+
+
+def _may_run(process: ProcessId) -> bool:
+    try:
+        return process_table.alive(process)
+    except process_table.ProbeFailed:
+        return True

@@ -1,0 +1,285 @@
+"""The one module that runs tmux.
+
+Every call has a timeout, because a stopped server blocks its clients for ever (tmux 3.3a); libtmux
+has none, which is why the calls here are our own. Targets are exact (`=name:`), arguments are never
+joined into a shell string, and a call that timed out raises `TmuxTimeout`: unknown, not dead.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import socket as sockets
+import struct
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PANE_FORMAT = (
+    "#{pane_id}\t#{pane_pid}\t#{pane_dead}\t#{pane_dead_status}\t#{pane_dead_signal}\t#{pid}\t#{pane_tty}"
+)
+
+OWN_SERVER_CONFIG = """\
+# Written by circus-failover for tmux servers that hold one agent each.
+set -g remain-on-exit on
+set -g history-limit 20000
+set -g default-terminal "screen-256color"
+set -s escape-time 20
+set -g destroy-unattached off
+set -g allow-rename off
+"""
+
+
+class TmuxError(Exception):
+    """tmux answered with an error; the text is tmux's own."""
+
+
+class TmuxTimeout(TmuxError):
+    """tmux did not answer in time: nothing is known about what lives in that server."""
+
+
+class TmuxMissing(TmuxError):
+    """There is no tmux program on PATH."""
+
+
+@dataclass(frozen=True)
+class Pane:
+    """One pane of a session, as tmux reports it."""
+
+    pane: str
+    pid: int
+    dead: bool
+    dead_status: int | None
+    """Exit status of a dead pane's process, where it exited."""
+    dead_signal: int | None
+    """Number of the signal that ended a dead pane's process, where one did."""
+    server_pid: int
+    tty: str
+
+
+def program() -> str:
+    """Return the path of the tmux program.
+
+    Raises:
+        TmuxMissing: it is not installed.
+    """
+    found = shutil.which("tmux")
+    if found is None:
+        raise TmuxMissing("tmux is not installed (not on PATH): install it, for example `apt install tmux`")
+    return found
+
+
+def serves(path: Path, timeout: float = 0.2) -> bool | None:
+    """Say whether a server accepts connections on this socket: a plain connect, no tmux is run.
+
+    The socket file of a dead server stays, so only a connection tells. None means unknown
+    (the connect timed out, or was not allowed).
+    """
+    client = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+    client.settimeout(timeout)
+    try:
+        client.connect(str(path))
+        return True
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        return False
+    except OSError:
+        return None
+    finally:
+        client.close()
+
+
+def server_pid(path: Path, timeout: float = 0.2) -> int | None:
+    """Return the pid of the server that listens on this socket, as the kernel knows it, or None."""
+    client = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+    client.settimeout(timeout)
+    try:
+        client.connect(str(path))
+        if sys.platform == "darwin":
+            # LOCAL_PEERPID of SOL_LOCAL, sys/un.h.
+            return struct.unpack("i", client.getsockopt(0, 0x002, 4))[0]  # type: ignore[no-any-return]
+        return struct.unpack("3i", client.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, 12))[0]  # type: ignore[no-any-return]
+    except OSError:
+        return None
+    finally:
+        client.close()
+
+
+def run(path: Path, arguments: Sequence[str], timeout: float = 2.0) -> str:
+    """Run one tmux command on a server and return its output.
+
+    Args:
+        path: the server's socket.
+        arguments: the tmux command and its arguments.
+        timeout: seconds to wait for the answer.
+
+    Raises:
+        TmuxTimeout: no answer in time; the client is ended, the server is left alone.
+        TmuxMissing: tmux is not installed.
+        TmuxError: tmux refused; its own text.
+    """
+    try:
+        answer = subprocess.run(
+            [program(), "-u", "-S", str(path), *arguments],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=timeout,
+            check=False,
+            env=client_environment(),
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TmuxTimeout(f"the tmux server on {path} did not answer within {timeout:g} s") from error
+    except OSError as error:
+        raise TmuxError(f"tmux could not be run: {error}") from error
+    if answer.returncode != 0:
+        text = answer.stderr.decode(errors="replace").strip()
+        raise TmuxError(text or f"tmux {arguments[0]} ended with {answer.returncode}")
+    return answer.stdout.decode(errors="replace")
+
+
+def client_environment() -> dict[str, str]:
+    """Return this process's environment without TMUX, so that no outer server is spoken to."""
+    return {name: value for name, value in os.environ.items() if name not in ("TMUX", "TMUX_PANE")}
+
+
+def panes(path: Path, session: str, timeout: float = 2.0) -> list[Pane]:
+    """Return the panes of a session; empty when the session, or the server, is not there.
+
+    Raises:
+        TmuxTimeout: the server did not answer.
+    """
+    try:
+        text = run(path, ["list-panes", "-s", "-t", f"={session}:", "-F", PANE_FORMAT], timeout)
+    except TmuxTimeout:
+        raise
+    except TmuxMissing:
+        raise
+    except TmuxError:
+        if serves(path) is None:
+            raise
+        return []
+    return [_pane(line) for line in text.splitlines() if line]
+
+
+def _pane(line: str) -> Pane:
+    pane, pid, dead, status, number, server, tty = line.split("\t")
+    return Pane(
+        pane=pane,
+        pid=int(pid),
+        dead=dead == "1",
+        dead_status=int(status) if status else None,
+        dead_signal=int(number) if number else None,
+        server_pid=int(server),
+        tty=tty,
+    )
+
+
+def sessions(path: Path, timeout: float = 2.0) -> list[str]:
+    """Return the names of all sessions of a server; empty when it is not there."""
+    try:
+        return run(path, ["list-sessions", "-F", "#{session_name}"], timeout).splitlines()
+    except TmuxTimeout:
+        raise
+    except TmuxError:
+        return []
+
+
+def capture(path: Path, pane: str, lines: int = 200, timeout: float = 2.0) -> str:
+    """Return the last lines a pane shows, as plain text, without trailing empty lines."""
+    text = run(path, ["capture-pane", "-p", "-J", "-t", pane, "-S", f"-{lines}"], timeout)
+    kept = [line for line in text.splitlines() if not line.startswith("Pane is dead (")]
+    return "\n".join("\n".join(kept).rstrip().splitlines()[-lines:])
+
+
+def prod(path: Path, timeout: float = 2.0) -> None:
+    """Make a server look for ended children again.
+
+    tmux 3.3a now and then leaves a pane's process a zombie and knows no exit status; any other child that
+    ends makes it look (seen 4 times in 24, helped 25 times in 25).
+    """
+    run(path, ["run-shell", "true"], timeout)
+
+
+def close_session(path: Path, session: str, timeout: float = 2.0) -> None:
+    """Close one session, by its exact name; its server ends itself when it was the last one."""
+    try:
+        run(path, ["kill-session", "-t", f"={session}"], timeout)
+    except TmuxTimeout:
+        raise
+    except TmuxError:
+        if session in sessions(path, timeout):
+            raise
+
+
+def probe_arguments(path: Path) -> list[str]:
+    """Return the argv of a client that does nothing but get an answer from a server."""
+    return [program(), "-S", str(path), "display-message", "-p", "#{pid}"]
+
+
+def pane_log_command(log: Path, max_bytes: int, backups: int) -> str:
+    """Return the command for pipe-pane that writes a pane's output to a log and rotates it by itself.
+
+    It rotates without the supervisor, since agents outlive it by months. `head -c` passes exactly
+    `max_bytes` bytes on and ends, so nothing is lost at the turn. tmux expands formats and
+    strftime in this argument (cmd-pipe-pane.c, tmux 3.3a), hence the doubled `#` and `%`.
+    """
+    moves = "".join(f'[ -e "$0.{n}" ] && mv -f "$0.{n}" "$0.{n + 1}"; ' for n in range(backups - 1, 0, -1))
+    loop = (
+        f'umask 077; while :; do head -c {max_bytes} >>"$0" || exit 0; '
+        f'[ "$(($(wc -c <"$0")))" -ge {max_bytes} ] || exit 0; {moves}mv -f "$0" "$0.1"; done'
+    )
+    command = f"exec sh -c {shlex.quote(loop)} {shlex.quote(str(log))}"
+    return command.replace("#", "##").replace("%", "%%")
+
+
+def launch_arguments(
+    *,
+    path: Path,
+    own_server_config: Path | None,
+    session: str,
+    working_dir: Path,
+    environment: Mapping[str, str],
+    command: Sequence[str],
+    log_command: str,
+    width: int = 220,
+    height: int = 50,
+) -> list[str]:
+    """Return the argv of the one client that creates an agent's session.
+
+    All of it is one command sequence: either the session is there with its pane log and
+    `remain-on-exit`, or nothing is. An existing session of that name makes tmux refuse, so that no
+    two launches can both succeed.
+
+    Args:
+        path: the server's socket; a server is started when none answers there.
+        own_server_config: configuration for a server of the agent's own; None for a shared server,
+            whose owner's configuration stays in force.
+        session: the new session's name.
+        working_dir: where the agent starts.
+        environment: variables for the session. They show in `ps`: nothing secret.
+        command: the argv that the pane runs.
+        log_command: what `pane_log_command` returned.
+    """
+    variables = [part for name, value in environment.items() for part in ("-e", _literal(f"{name}={value}"))]
+    target = f"={session}:"
+    config = ["-f", str(own_server_config)] if own_server_config else []
+    return [
+        *[program(), "-u", *config, "-S", str(path)],
+        *["new-session", "-d", "-s", session, "-x", str(width), "-y", str(height)],
+        *["-c", _literal(str(working_dir).replace("#", "##"))],
+        *[*variables, "--", *(_literal(word) for word in command)],
+        *[";", "set-option", "-w", "-t", target, "remain-on-exit", "on"],
+        *[";", "pipe-pane", "-t", target, log_command],
+    ]
+
+
+def _literal(word: str) -> str:
+    """Keep a word whole: tmux takes a `;` at the end of an argument for the end of the command."""
+    return word[:-1] + "\\;" if word.endswith(";") else word
+
+
+def wait_arguments(path: Path, channel: str) -> list[str]:
+    """Return the argv of the small client that a keeper becomes: it ends when the server does."""
+    return [program(), "-S", str(path), "wait-for", channel]

@@ -1,0 +1,185 @@
+"""Everything that is wrong with a fleet's configuration, found offline and reported at once.
+
+Puts together what `fleet_file`, `settings`, `agent_settings` and the gate each find, and adds what only shows
+when all agents are seen together. It changes nothing and needs no circusd.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from circus_failover import shared_state
+from circus_failover.agent_settings import PREFIX, AgentSettings, check_defaults, parse
+from circus_failover.fleet_file import CONFIG_OPTION, CONFIG_VARIABLE, FleetFile, read
+from circus_failover.policy.gate import Failure, judge
+from circus_failover.settings import Problem, Settings, SettingsError, Shared, load
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one circus.ini and its failover.yaml amount to.
+
+    `accepted` and `refused` are the agents that could be launched and those that could not, by identity.
+    `settings` are the failover.yaml files that could be read, for whoever wants to make what is missing.
+    """
+
+    problems: tuple[Problem, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    accepted: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    settings: tuple[Settings, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """True when nothing at all was found. Notes do not count."""
+        return not self.problems and not self.failures
+
+
+def validate(ini: Path) -> Report:
+    """Check a fleet: circus.ini, each failover.yaml it names, every agent, and the gate of every account."""
+    try:
+        fleet = read(ini)
+    except SettingsError as error:
+        return Report(error.problems, notes=tuple(_tmux()))
+    configs = {path: _loaded(path) for path in fleet.config_paths()}
+    loaded = {path: found for path, found in configs.items() if isinstance(found, Settings)}
+    problems = list(fleet.problems)
+    for found in configs.values():
+        problems.extend(check_defaults(found) if isinstance(found, Settings) else found)
+    agents: dict[str, AgentSettings] = {}
+    wrong: dict[str, list[Problem]] = {}
+    for watcher in fleet.agents:
+        result = _agent(fleet, watcher, configs)
+        if isinstance(result, AgentSettings):
+            agents[result.identity] = result
+        else:
+            wrong[str(watcher["name"])] = result
+    for section, problem in _clashes(fleet, agents):
+        wrong.setdefault(section, []).append(problem)
+    problems.extend(problem for found in wrong.values() for problem in found)
+    problems.extend(_state_dirs(loaded))
+    failures: list[Failure] = []
+    for settings in loaded.values():
+        failures.extend(judge(shared_state.inspect(settings, settings.accounts), True, None).failures)
+    accepted = [
+        name
+        for name, agent in agents.items()
+        if name not in wrong and shared_state.check(agent.settings, agent.account).ok
+    ]
+    return Report(
+        problems=tuple({str(problem): problem for problem in problems}.values()),
+        failures=tuple(dict.fromkeys(failures)),
+        accepted=tuple(accepted),
+        refused=tuple(str(watcher["name"]) for watcher in fleet.agents if watcher["name"] not in accepted),
+        notes=(
+            *fleet.notes,
+            *_tmux(),
+            *(() if fleet.agents else ("no watcher names the enrol hook: no agents",)),
+        ),
+        settings=tuple(loaded.values()),
+    )
+
+
+def _loaded(path: Path) -> Settings | tuple[Problem, ...]:
+    try:
+        return load(path)
+    except SettingsError as error:
+        return error.problems
+
+
+def _agent(
+    fleet: FleetFile, watcher: Mapping[str, object], configs: Mapping[Path, Settings | tuple[Problem, ...]]
+) -> AgentSettings | list[Problem]:
+    section = f"watcher:{watcher['name']}"
+    path = fleet.config_path(watcher)
+    if path is None:
+        expected = f"the path of a failover.yaml, here or as {CONFIG_VARIABLE} in [env]"
+        return [Problem(fleet.source(section), CONFIG_OPTION, None, expected, section=section)]
+    settings = configs[path]
+    if isinstance(settings, Settings):
+        return _parsed(watcher, settings, fleet.source(section))
+    # What is wrong with failover.yaml is said of that file. The watcher's own mistakes are told all the same,
+    # as far as they do not depend on it: not what an account or a default could have set right.
+    alone = {
+        key: value for key, value in watcher.items() if key not in (PREFIX + "account", PREFIX + "socket")
+    }
+    found = _parsed(alone, Settings(path, Path("/"), Shared(), (), {}), fleet.source(section))
+    return (
+        []
+        if isinstance(found, AgentSettings)
+        else [problem for problem in found if problem.value is not None]
+    )
+
+
+def _parsed(watcher: Mapping[str, object], settings: Settings, file: str) -> AgentSettings | list[Problem]:
+    try:
+        return parse(watcher, settings, file)
+    except SettingsError as error:
+        return list(error.problems)
+
+
+def _clashes(fleet: FleetFile, agents: Mapping[str, AgentSettings]) -> Iterator[tuple[str, Problem]]:
+    """Agents that would be the same tmux session."""
+    taken: dict[tuple[str, str], str] = {}
+    for identity, agent in agents.items():
+        folder, name = os.path.split(agent.socket)
+        socket = os.path.join(os.path.realpath(folder), name)
+        first = taken.setdefault((socket, agent.session), identity)
+        if first != identity:
+            section = f"watcher:{identity}"
+            expected = f"a session of its own on {agent.socket}; agent {first} has this one"
+            yield (
+                identity,
+                Problem(fleet.source(section), PREFIX + "session", agent.session, expected, section),
+            )
+
+
+def _state_dirs(loaded: Mapping[Path, Settings]) -> Iterator[Problem]:
+    first: Settings | None = None
+    for settings in loaded.values():
+        path = os.path.realpath(settings.state_dir)
+        if first is None:
+            first = settings
+        elif path != os.path.realpath(first.state_dir):
+            expected = f"{first.state_dir}, as in {first.path}: one circusd holds one state directory"
+            yield Problem(str(settings.path), "state_dir", str(settings.state_dir), expected)
+        expected = _state_dir(path)
+        if expected:
+            yield Problem(str(settings.path), "state_dir", str(settings.state_dir), expected)
+
+
+def _state_dir(path: str) -> str:
+    """What is expected of a state directory that is not so; empty when it can be used."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        parent = os.path.dirname(path)
+        while not os.path.lexists(parent):
+            parent = os.path.dirname(parent)
+        usable = os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK)
+        return (
+            ""
+            if usable
+            else f"a folder that can be made: {parent} is not a folder that this user may write to"
+        )
+    except OSError as error:
+        return f"a folder that can be used: {error.strerror}"
+    mode = stat.S_IMODE(found.st_mode) & 0o777
+    if not stat.S_ISDIR(found.st_mode):
+        return "a folder: something else is there"
+    if found.st_uid != os.geteuid():
+        return f"a folder of the user that runs circusd, uid {os.geteuid()}: it belongs to uid {found.st_uid}"
+    if mode != 0o700:
+        return f"a folder with mode 0700, not {mode:04o}: chmod 700 it"
+    return "" if os.access(path, os.W_OK | os.X_OK) else "a folder that can be written to"
+
+
+def _tmux() -> Iterator[str]:
+    if shutil.which("tmux") is None:
+        yield "tmux is not on PATH: every agent will be refused until it is installed"

@@ -1,0 +1,280 @@
+"""The verbs that show agents: `fleet`, `explain`, `history`. They change nothing."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from circus.commands.base import Command
+from circus.exc import ArgumentError
+
+from circus_failover import __version__
+from circus_failover.store import ActionRow, LaunchRow
+from circus_failover.verbs.selection import one_agent, supervisor_of
+from circus_failover.words import Asked
+
+
+class Fleet(Command):  # type: ignore[misc]
+    """\
+    Show every agent
+    ================
+
+    One row an agent: phase, state, account, generation, for how long, last activity, why its last launch
+    ended, and the reason where there is something to say. Agents that were never started are `down`.
+
+    Command line
+    ------------
+
+    ::
+
+        $ failoverctl fleet [NAME ...]
+        $ failoverctl --json fleet
+
+    Options
+    +++++++
+
+    - <NAME>: only these agents
+    """
+
+    name = "fleet"
+
+    def message(self, *args: str, **opts: Any) -> Any:
+        return self.make_message(names=list(args)) if args else self.make_message()
+
+    def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
+        held = supervisor_of(arbiter)
+        wanted = props.get("names")
+        chosen = (
+            [one_agent(arbiter, name) for name in wanted] if wanted else list(held.roster.agents.values())
+        )
+        return {
+            "agents": [held.view(agent) for agent in sorted(chosen, key=lambda agent: agent.identity)],
+            "circusd": {
+                "pid": os.getpid(),
+                "version": __version__,
+                "state_dir": str(held.state.path) if held.state else None,
+                "ini": str(getattr(arbiter, "config_file", None)),
+                "trouble": held.hindrance.reason if held.hindrance else held.store_trouble,
+                "log_lines_lost": held.log.failed if held.log else None,
+                "last_tick": held.last_tick,
+            },
+        }
+
+    def console_msg(self, msg: dict[str, Any]) -> str:
+        if msg.get("status") != "ok":
+            return str(self.console_error(msg))
+        from circus_failover import screen
+
+        rows = [
+            (
+                agent["identity"],
+                screen.phase(agent["phase"]),
+                agent["state"] or "-",
+                agent["account"] or "-",
+                agent["generation"] or "-",
+                screen.ago(agent["since"] or None),
+                screen.ago(agent["last_activity"]),
+                agent.get("last_cause") or "-",
+                agent["reason"] or "",
+            )
+            for agent in msg["agents"]
+        ]
+        columns = ("AGENT", "PHASE", "STATE", "ACCOUNT", "GEN", "FOR", "ACTIVE", "LAST END", "REASON")
+        text = (
+            screen.table(columns, rows)
+            if rows
+            else "no agents: no section of circus.ini names the enrol hook"
+        )
+        trouble = msg.get("circusd", {}).get("trouble")
+        return f"{text}\n\ntrouble: {screen.plain(trouble)}" if trouble else text
+
+
+class Explain(Command):  # type: ignore[misc]
+    """\
+    Say why an agent is as it is
+    ============================
+
+    Its phase with cause and reason, its launch and how the one before ended, the last output of a failed
+    launch, what the gate says now, intents that are under way, and what `start` would do.
+
+    Command line
+    ------------
+
+    ::
+
+        $ failoverctl explain NAME
+    """
+
+    name = "explain"
+    properties = ["name"]
+
+    def message(self, *args: str, **opts: Any) -> Any:
+        if len(args) != 1:
+            raise ArgumentError("explain takes the name of one agent")
+        return self.make_message(name=args[0])
+
+    def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
+        held = supervisor_of(arbiter)
+        agent = one_agent(arbiter, str(props["name"]))
+        evidence, verdict = held.bring_up.judge(agent, Asked.START)
+        settings = agent.settings
+        launches = held.store.launches(agent.identity, 2) if held.store else []
+        actions = held.store.actions(agent.identity, 1) if held.store else []
+        return {
+            "agent": held.view(agent),
+            "settings": {
+                "command": list(settings.command),
+                "working_dir": str(settings.working_dir),
+                "config": str(settings.settings.path),
+                "stop_secs": settings.stop_secs,
+                "autostart": settings.autostart,
+            }
+            if settings
+            else None,
+            "problems": agent.problems,
+            "gate": agent.divergence or "ok",
+            "evidence": {"liveness": str(evidence.liveness), "reason": evidence.reason},
+            "stays_stopped": agent.row.stay_stopped,
+            "launches": [_launch(launch) for launch in launches],
+            "intent": _action(actions[0]) if actions else None,
+            "start_would": {
+                "action": str(verdict.action),
+                "cause": str(verdict.cause) if verdict.cause else None,
+                "reason": verdict.reason,
+            },
+            "pane_log": str(held.state.pane_log(agent.identity)) if held.state else None,
+        }
+
+    def console_msg(self, msg: dict[str, Any]) -> str:
+        if msg.get("status") != "ok":
+            return str(self.console_error(msg))
+        from circus_failover import screen
+
+        agent, would = msg["agent"], msg["start_would"]
+        lines = [f"{agent['identity']} is {agent['phase']} ({agent['cause'] or 'never started'})"]
+        facts: list[tuple[str, object]] = [
+            ("reason", agent["reason"]),
+            ("since", f"{screen.local_time(agent['since'] or None)} ({screen.ago(agent['since'] or None)})"),
+            ("state", agent["state"]),
+            ("generation", agent["generation"] or "never launched"),
+            ("pid", agent["pid"]),
+            ("session", f"{agent['session']} on {agent['socket']}"),
+            ("account", agent["account"]),
+            ("gate", msg["gate"]),
+            ("settings", msg["problems"]),
+            ("start would", f"{would['action']} {would['reason'] and '(' + would['reason'] + ')'}"),
+            ("pane log", msg["pane_log"]),
+        ]
+        intent = msg["intent"]
+        if intent is not None and intent["intent"] != "clear":
+            when = screen.ago(intent["asked_at"])
+            done = intent["outcome"] or "under way"
+            facts.append(("last intent", f"{intent['intent']} by {intent['who']}, {when} ago: {done}"))
+        lines.extend(f"  {name:12} {screen.plain(value)}" for name, value in facts if value)
+        for launch in msg["launches"]:
+            lines.append("  " + _launch_line(launch))
+            if launch["last_output"] and launch["ended_at"]:
+                tail = [line for line in launch["last_output"].splitlines() if line.strip()][-10:]
+                lines.extend("    | " + screen.plain(line) for line in tail)
+        return "\n".join(lines)
+
+
+class History(Command):  # type: ignore[misc]
+    """\
+    Show what happened to an agent
+    ==============================
+
+    Every decision about it, the newest last: launches, adoptions, refusals, intents, ends.
+
+    Command line
+    ------------
+
+    ::
+
+        $ failoverctl history NAME [--limit N]
+
+    Options
+    +++++++
+
+    - <limit>: at most so many decisions (50)
+    """
+
+    name = "history"
+    properties = ["name"]
+    options = [("", "limit", "50", "at most so many decisions")]
+
+    def message(self, *args: str, **opts: Any) -> Any:
+        if len(args) != 1:
+            raise ArgumentError("history takes the name of one agent")
+        limit = str(opts.get("limit", "50"))
+        if not limit.isdigit() or not 0 < int(limit) <= 10000:
+            raise ArgumentError(f"--limit {limit!r}: a number from 1 to 10000")
+        return self.make_message(name=args[0], limit=int(limit))
+
+    def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
+        held = supervisor_of(arbiter)
+        agent = one_agent(arbiter, str(props["name"]))
+        limit = int(props.get("limit", 50))
+        return {
+            "identity": agent.identity,
+            "history": held.store.history(agent.identity, limit) if held.store else [],
+            "launches": [_launch(launch) for launch in held.store.launches(agent.identity, limit)]
+            if held.store
+            else [],
+        }
+
+    def console_msg(self, msg: dict[str, Any]) -> str:
+        if msg.get("status") != "ok":
+            return str(self.console_error(msg))
+        from circus_failover import screen
+
+        hidden = {"at", "generation", "ev", "phase"}
+        rows = [
+            (
+                screen.local_time(entry["at"]),
+                entry["generation"] or "-",
+                entry["ev"],
+                screen.phase(entry.get("phase", "")),
+                " ".join(
+                    f"{key}={value}"
+                    for key, value in entry.items()
+                    if key not in hidden and value is not None
+                ),
+            )
+            for entry in reversed(msg["history"])
+        ]
+        if not rows:
+            return f"{msg['identity']}: nothing happened yet"
+        return screen.table(("WHEN", "GEN", "EVENT", "PHASE", "DETAILS"), rows)
+
+
+def _launch(launch: LaunchRow) -> dict[str, Any]:
+    return dict(vars(launch))
+
+
+def _action(action: ActionRow) -> dict[str, Any]:
+    return {
+        "intent": action.intent,
+        "who": action.who,
+        "why": action.why,
+        "generation": action.generation,
+        "asked_at": action.asked_at,
+        "done_at": action.done_at,
+        "outcome": action.outcome,
+        "attempts": action.attempts,
+    }
+
+
+def _launch_line(launch: dict[str, Any]) -> str:
+    from circus_failover import screen
+
+    text = f"launch {launch['generation']}: {launch['cause']} by {launch['asked_by']}, {screen.ago(launch['started_at'])} ago"
+    if launch["ended_at"] is None:
+        return text
+    kind = "planned" if launch["planned"] else "unplanned"
+    text += f"; ended {screen.ago(launch['ended_at'])} ago, {kind}: {launch['end_cause']}"
+    if launch["exit_signal"] is not None:
+        text += f", signal {launch['exit_signal']}"
+    elif launch["exit_status"] is not None:
+        text += f", exit status {launch['exit_status']}"
+    return text

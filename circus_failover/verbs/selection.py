@@ -1,0 +1,78 @@
+"""Which watchers a verb is about, and who sent it."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from circus.exc import MessageError
+
+from circus_failover.agent import Agent
+from circus_failover.settings import nearest
+from circus_failover.supervisor import Supervisor
+
+PLAIN_CLIENT = "circusctl"
+
+
+def supervisor_of(arbiter: Any) -> Supervisor:
+    """Return the arbiter's supervisor; hook modules import the verbs, so it is looked up late."""
+    from circus_failover import hooks
+
+    return hooks.supervisor(arbiter)
+
+
+def who(props: Mapping[str, Any]) -> str:
+    """Return who asked: what `failoverctl` or a plugin says of itself, else a plain client."""
+    return str(props.get("by") or PLAIN_CLIENT)
+
+
+def selected(arbiter: Any, props: Mapping[str, Any]) -> tuple[list[Agent], list[Any]]:
+    """Return the agents and the other watchers that a message names, as Circus matches names.
+
+    Raises:
+        MessageError: nothing matches, or the match method is unknown.
+    """
+    held = supervisor_of(arbiter)
+    watchers = list(arbiter.iter_watchers())
+    if "name" in props:
+        watchers = _matching(watchers, str(props["name"]), str(props.get("match", "glob")))
+    agents = [held.roster.agents[watcher.name] for watcher in watchers if watcher.name in held.roster.agents]
+    others = [watcher for watcher in watchers if watcher.name not in held.roster.agents]
+    return agents, others
+
+
+def _matching(watchers: list[Any], name: str, match: str) -> list[Any]:
+    if match == "simple":
+        found = [watcher for watcher in watchers if watcher.name.lower() == name.lower()]
+    elif match in ("glob", "regex"):
+        try:
+            pattern = re.compile(fnmatch.translate(name.lower()) if match == "glob" else name.lower())
+        except re.error as error:
+            raise MessageError(f"{name!r} is no regular expression: {error}") from error
+        found = [watcher for watcher in watchers if pattern.match(watcher.name.lower())]
+    else:
+        raise MessageError(f"unknown match method {match!r}: simple, glob or regex")
+    if not found:
+        hint = nearest(name, [str(watcher.name) for watcher in watchers])
+        raise MessageError(f"program {name} not found{hint}")
+    return found
+
+
+def one_agent(arbiter: Any, name: str) -> Agent:
+    """Return the agent of this exact identity.
+
+    Raises:
+        MessageError: there is none, or the watcher is no agent.
+    """
+    held = supervisor_of(arbiter)
+    agent = held.roster.agents.get(name)
+    if agent is not None:
+        return agent
+    if any(watcher.name == name for watcher in arbiter.watchers):
+        raise MessageError(
+            f"{name} is a watcher but no agent: its section needs "
+            "hooks.before_start = circus_failover.hooks.enrol"
+        )
+    raise MessageError(f"no agent {name!r}{nearest(name, held.roster.agents)}; `fleet` lists them")

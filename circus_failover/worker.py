@@ -1,0 +1,252 @@
+"""failover-worker: one short-lived process that carries out one deliberate end.
+
+circusd starts it with a file that says all it needs; it holds the agent's lock while it works, and
+reports through the spool, so that it survives circusd. Every step may be repeated: a worker that died
+half-way is started again by circusd's next tick. It ends only processes that are proven, by pid and
+start time, to belong to the launch it was told of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from circus_failover import crashpoint, process_table, spool, tmux
+from circus_failover.process_table import ProbeFailed, ProcessId
+
+POLL_SECS = 0.05
+HANGUP_AFTER_SECS = 1.0
+"""An interactive shell ignores SIGTERM and honours SIGHUP (bash(1), SIGNALS)."""
+KILL_WAIT_SECS = 5.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker is told."""
+
+    action: int
+    identity: str
+    generation: int
+    agent: ProcessId | None
+    server: ProcessId | None
+    socket: Path
+    session: str
+    pane: str | None
+    stop_secs: float
+    spool: Path
+    lock: Path
+    tree: Path
+    supervisor: int
+    """Pid of the circusd that gave the order, which is never ended, wherever it was started from."""
+
+    @classmethod
+    def load(cls, path: Path) -> Order:
+        """Read an order from the file circusd wrote."""
+        raw = json.loads(path.read_bytes())
+        return cls(
+            action=raw["action"],
+            identity=raw["identity"],
+            generation=raw["generation"],
+            agent=_process(raw["agent"]),
+            server=_process(raw["server"]),
+            socket=Path(raw["socket"]),
+            session=raw["session"],
+            pane=raw["pane"],
+            stop_secs=raw["stop_secs"],
+            spool=Path(raw["spool"]),
+            lock=Path(raw["lock"]),
+            tree=Path(raw["tree"]),
+            supervisor=raw["supervisor"],
+        )
+
+
+def _process(raw: Sequence[int] | None) -> ProcessId | None:
+    return ProcessId(raw[0], raw[1]) if raw else None
+
+
+def main() -> int:
+    """Carry out the order in the file named by the only argument.
+
+    Returns:
+        0 done and reported, 75 another worker is at it (EX_TEMPFAIL), 70 it failed and said so.
+    """
+    order = Order.load(Path(sys.argv[1]))
+    handle = os.open(order.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 75
+    report: dict[str, Any] = {
+        "kind": "ended",
+        "action": order.action,
+        "identity": order.identity,
+        "generation": order.generation,
+    }
+    try:
+        report.update(_carry_out(order))
+    except Exception as error:
+        report.update(outcome="failed", reason=f"{type(error).__name__}: {error}")
+    report["at"] = time.time()
+    crashpoint.reached("worker-before-report")
+    spool.send(order.spool, report)
+    return 0 if report["outcome"] != "failed" else 70
+
+
+def _carry_out(order: Order) -> dict[str, Any]:
+    started = time.monotonic()
+    processes = _launch_processes(order)
+    # Written before the first signal: a worker that takes over still knows orphans of a dead parent.
+    _remember(order.tree, processes)
+    crashpoint.reached("worker-before-signal")
+    killed = _end(processes, order)
+    crashpoint.reached("worker-after-signal")
+    left = [process.pid for process in processes if _runs(process)]
+    screen, status, number, note = _close_session(order)
+    outcome = "left" if left else "ended"
+    reasons = [note] if note else []
+    if left:
+        reasons.insert(0, f"processes {left} did not end after SIGKILL")
+    return {
+        "outcome": outcome,
+        "reason": "; ".join(reasons),
+        "killed": [process.pid for process in killed],
+        "left": left,
+        "exit_status": status,
+        "exit_signal": number,
+        "last_output": screen,
+        "secs": round(time.monotonic() - started, 3),
+    }
+
+
+def _launch_processes(order: Order) -> list[ProcessId]:
+    """Return what belongs to this launch: its tree, what carries its name, and what was found before."""
+    found: dict[ProcessId, None] = {}
+    if order.agent is not None:
+        found.update(dict.fromkeys(process_table.descendants(order.agent)))
+    found.update(dict.fromkeys(process_table.carrying(order.identity, order.generation)))
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        found.update(dict.fromkeys(ProcessId(*pair) for pair in json.loads(order.tree.read_bytes())))
+    # A server inherits the variables of the client that started it; it is no agent. Neither is a keeper.
+    infrastructure = {order.server} if order.server else set()
+    own = process_table.identify(os.getpid())
+    return [
+        process
+        for process in found
+        if process not in infrastructure
+        and process != own
+        and process.pid != order.supervisor
+        and not _is_tmux(process, order)
+    ]
+
+
+def _is_tmux(process: ProcessId, order: Order) -> bool:
+    """Say whether this is the server that listens on the order's socket now."""
+    return process.pid == tmux.server_pid(order.socket)
+
+
+def _remember(path: Path, processes: Sequence[ProcessId]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        json.dump([[process.pid, process.start] for process in processes], file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _runs(process: ProcessId) -> bool:
+    try:
+        return process_table.alive(process)
+    except ProbeFailed:
+        return True
+
+
+def _end(processes: Sequence[ProcessId], order: Order) -> list[ProcessId]:
+    """Ask the launch to end, wait out its grace, kill what is left; return what had to be killed."""
+    # The agent alone is asked first, so that it can end its own tools; its orphans are asked when it is gone.
+    main = [process for process in processes if process == order.agent] or list(processes)
+    begun = time.monotonic()
+    asked: dict[ProcessId, float] = {}
+    hung_up: set[ProcessId] = set()
+    while time.monotonic() - begun < order.stop_secs:
+        running = [process for process in processes if _runs(process)]
+        if not running:
+            return []
+        wanted = [process for process in main if process in running] or running
+        now = time.monotonic()
+        for process in wanted:
+            if process not in asked:
+                process_table.send(process, signal.SIGTERM)
+                asked[process] = now
+            elif process not in hung_up and now - asked[process] >= HANGUP_AFTER_SECS:
+                process_table.send(process, signal.SIGHUP)
+                process_table.send(process, signal.SIGCONT)
+                hung_up.add(process)
+        time.sleep(POLL_SECS)
+    killed = [process for process in processes if process_table.send(process, signal.SIGKILL)]
+    begun = time.monotonic()
+    while any(_runs(process) for process in killed) and time.monotonic() - begun < KILL_WAIT_SECS:
+        time.sleep(POLL_SECS)
+    return killed
+
+
+def _close_session(order: Order) -> tuple[str | None, int | None, int | None, str]:
+    """Keep the last screen and the exit status, then close the session if it is this launch's.
+
+    Returns:
+        Last screen, exit status, signal number, and what could not be done.
+    """
+    try:
+        panes = tmux.panes(order.socket, order.session)
+        mine = [pane for pane in panes if pane.pane == order.pane] if order.pane else panes
+        if order.server is not None and panes and panes[0].server_pid != order.server.pid:
+            return None, None, None, "another server serves its socket now: its session was left alone"
+        if not mine:
+            return None, None, None, ""
+        pane = _settled(order, mine[0])
+        screen = tmux.capture(order.socket, pane.pane)
+        if not pane.dead and not _of_launch(order, pane):
+            return screen, None, None, "its session holds a process of somebody else and was left alone"
+        tmux.close_session(order.socket, order.session)
+        return screen, pane.dead_status, pane.dead_signal, ""
+    except tmux.TmuxTimeout as error:
+        return None, None, None, f"its session could not be closed: {error}"
+    except tmux.TmuxError as error:
+        return None, None, None, f"its session could not be closed: {error}"
+
+
+def _of_launch(order: Order, pane: tmux.Pane) -> bool:
+    """Say whether a living pane is this launch's own, by pid or by the variables it was started with."""
+    if order.agent is not None and pane.pid == order.agent.pid:
+        return True
+    return any(
+        process.pid == pane.pid for process in process_table.carrying(order.identity, order.generation)
+    )
+
+
+def _settled(order: Order, pane: tmux.Pane) -> tmux.Pane:
+    """Give tmux a moment to reap the pane's process, so that its exit status is there to read."""
+    begun = time.monotonic()
+    while pane.dead_status is None and pane.dead_signal is None and time.monotonic() - begun < 2.0:
+        if not pane.dead and order.agent is not None and pane.pid == order.agent.pid and _runs(order.agent):
+            break
+        tmux.prod(order.socket)
+        time.sleep(POLL_SECS)
+        again = [found for found in tmux.panes(order.socket, order.session) if found.pane == pane.pane]
+        if not again:
+            break
+        pane = again[0]
+    return pane
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,308 @@
+"""A real fleet in a temporary directory: real circusd, real tmux on private sockets, real agents.
+
+Everything a test starts is ended by pid at its end, and nothing is matched by name: processes are known
+because they carry the directory of this very fleet in their environment or command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from circus.client import CircusClient
+from circus.exc import CallError
+
+from circus_failover import process_table, tmux
+from circus_failover.store import Reader, open_reader
+
+BIN = Path(sys.executable).parent
+STANDIN = f"{sys.executable} -m circus_failover.standin"
+T = TypeVar("T")
+
+
+def wait_for(what: str, probe: Callable[[], T | None], timeout: float = 20.0) -> T:
+    """Return the first true answer of `probe`; fail, saying what was awaited, after `timeout` seconds."""
+    until = time.monotonic() + timeout
+    last: object = None
+    while True:
+        try:
+            last = probe()
+        except (CallError, OSError, KeyError, ValueError) as error:
+            last = error
+        else:
+            if last:
+                return last  # type: ignore[return-value]
+        if time.monotonic() > until:
+            raise AssertionError(f"not within {timeout:g} s: {what} (last: {last!r})")
+        time.sleep(0.02)
+
+
+class Fleet:
+    """One circus.ini and failover.yaml, the circusd that runs it, and what it has started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.work = folder / "work"
+        self.work.mkdir(mode=0o700)
+        self.ini = folder / "circus.ini"
+        self.yaml = folder / "failover.yaml"
+        self.endpoint = f"ipc://{folder}/ctl"
+        self.pubsub = f"ipc://{folder}/pub"
+        self.log = folder / "circusd.log"
+        self.sections: dict[str, dict[str, str]] = {}
+        self.plugins: dict[str, dict[str, str]] = {}
+        self.settings: dict[str, Any] = {"state_dir": "state"}
+        self.circusd: subprocess.Popen[bytes] | None = None
+        self.environment = {
+            **os.environ,
+            "CIRCUSCTL_ENDPOINT": self.endpoint,
+            "FAILOVER_TEST_FLEET": str(folder),
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        }
+        for name in ("TMUX", "TMUX_PANE"):
+            self.environment.pop(name, None)
+
+    # -- describing -------------------------------------------------------------------------------
+
+    def agent(self, name: str, **options: str) -> None:
+        """Add an agent; option names as in circus.ini, with `__` for a dot (`failover__command`)."""
+        section = {
+            "cmd": "failover-session",
+            "hooks.before_start": "circus_failover.hooks.enrol",
+            "failover.command": STANDIN,
+            "failover.ready_secs": "0.2",
+            "failover.stop_secs": "3",
+            "working_dir": str(self.work),
+        }
+        section.update({key.replace("__", "."): value for key, value in options.items()})
+        self.sections[f"watcher:{name}"] = {key: value for key, value in section.items() if value != ""}
+
+    def watcher(self, name: str, cmd: str, **options: str) -> None:
+        """Add a plain watcher, which is no agent."""
+        self.sections[f"watcher:{name}"] = {"cmd": cmd, **options}
+
+    def write(self) -> None:
+        """Write circus.ini and failover.yaml as described so far."""
+        lines = [
+            "[circus]",
+            f"endpoint = {self.endpoint}",
+            f"pubsub_endpoint = {self.pubsub}",
+            "check_delay = 0.5",
+            "",
+            "[env]",
+            "FAILOVER_CONFIG = failover.yaml",
+            f"FAILOVER_TEST_FLEET = {self.folder}",
+        ]
+        for section, options in {**self.sections, **self.plugins}.items():
+            lines += ["", f"[{section}]", *(f"{key} = {value}" for key, value in options.items())]
+        self.ini.write_text("\n".join(lines) + "\n")
+        self.yaml.write_text(json.dumps(self.settings))  # JSON is YAML
+
+    # -- circusd ----------------------------------------------------------------------------------
+
+    def start(self, *, crash_at: str | None = None, wait: bool = True, **environment: str) -> None:
+        """Start circusd, and wait until it answers.
+
+        Args:
+            crash_at: the crash point at which circusd kills itself.
+            wait: return only when it answers.
+            environment: variables it gets beside the test's own.
+        """
+        self.write()
+        extra = {**environment, **({"FAILOVER_CRASH_AT": crash_at} if crash_at else {})}
+        with self.log.open("ab") as log:
+            self.circusd = subprocess.Popen(
+                [str(BIN / "circusd"), str(self.ini)],
+                env={**self.environment, **extra},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=self.folder,
+            )
+        if wait:
+            wait_for("circusd answers", lambda: self.call("numwatchers", timeout=1.0)["status"] == "ok")
+
+    def end(self, number: signal.Signals = signal.SIGTERM, timeout: float = 20.0) -> int:
+        """End circusd with a signal and return how it ended; agents are not touched."""
+        assert self.circusd is not None
+        self.circusd.send_signal(number)
+        status = self.circusd.wait(timeout)
+        self.circusd = None
+        return status
+
+    def crashed(self, timeout: float = 20.0) -> None:
+        """Wait until circusd has killed itself at its crash point."""
+        assert self.circusd is not None
+        assert self.circusd.wait(timeout) == -signal.SIGKILL
+        self.circusd = None
+
+    # -- talking to it ----------------------------------------------------------------------------
+
+    def call(self, command: str, timeout: float = 30.0, **properties: Any) -> dict[str, Any]:
+        """Send one message to circusd and return its answer."""
+        client = CircusClient(endpoint=self.endpoint, timeout=timeout)
+        try:
+            answer: dict[str, Any] = client.call({"command": command, "properties": properties})
+            return answer
+        finally:
+            client.stop()
+
+    def ctl(self, *arguments: str, program: str = "failoverctl", timeout: float = 60.0) -> Result:
+        """Run failoverctl (or circusctl) as an operator does."""
+        done = subprocess.run(
+            [str(BIN / program), *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=self.folder,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def view(self, name: str) -> dict[str, Any]:
+        """Return what `fleet` says of one agent."""
+        answer = self.call("fleet")
+        return next(agent for agent in answer["agents"] if agent["identity"] == name)
+
+    def await_phase(self, name: str, phase: str, timeout: float = 20.0) -> dict[str, Any]:
+        """Wait until an agent is in a phase, and return its view."""
+
+        def look() -> dict[str, Any] | None:
+            found = self.view(name)
+            return found if found["phase"] == phase else None
+
+        return wait_for(f"{name} is {phase}", look, timeout)
+
+    def await_up(self, *names: str) -> list[dict[str, Any]]:
+        """Wait until agents are up, each with its keeper, and return their views."""
+        views = [self.await_phase(name, "up") for name in names]
+        for name in names:
+            self.await_watcher(name, "active")
+        return views
+
+    def await_watcher(self, name: str, status: str) -> None:
+        """Wait until Circus calls a watcher by this status."""
+        wait_for(
+            f"the watcher {name} is {status}", lambda: self.call("status", name=name)["status"] == status
+        )
+
+    def keeper(self, name: str) -> int:
+        """Return the pid of an agent's keeper."""
+        (pid,) = self.call("list", name=name)["pids"]
+        return int(pid)
+
+    @contextlib.contextmanager
+    def store(self) -> Iterator[Reader]:
+        """Read the store beside circusd."""
+        reader = open_reader(self.state / "failover.db")
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    def lifecycle(self) -> list[dict[str, str]]:
+        """Return the records of lifecycle.log, as mappings."""
+        path = self.state / "lifecycle.log"
+        return [parse_logfmt(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def exits(self) -> list[dict[str, str]]:
+        """Return the records of exits.log, as mappings."""
+        path = self.state / "exits.log"
+        return [parse_logfmt(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    # -- tmux -------------------------------------------------------------------------------------
+
+    def socket(self, name: str) -> Path:
+        """Return the socket of an agent's own tmux server."""
+        return self.state / "tmux" / f"{name}.sock"
+
+    def screen(self, name: str) -> str:
+        """Return what an agent's terminal shows."""
+        panes = tmux.panes(self.socket(name), name)
+        return tmux.capture(self.socket(name), panes[0].pane) if panes else ""
+
+    def type(self, name: str, text: str) -> None:
+        """Type a line into an agent's terminal."""
+        pane = tmux.panes(self.socket(name), name)[0].pane
+        tmux.run(self.socket(name), ["send-keys", "-t", pane, "-l", text])
+        tmux.run(self.socket(name), ["send-keys", "-t", pane, "Enter"])
+
+    def await_screen(self, name: str, text: str) -> str:
+        """Wait until an agent's terminal shows a text."""
+        return wait_for(f"{name} shows {text!r}", lambda: (s := self.screen(name)) and text in s and s)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def processes(self) -> list[process_table.ProcessId]:
+        """Return every process that belongs to this fleet, by what it carries."""
+        mark = f"FAILOVER_TEST_FLEET={self.folder}".encode()
+        folder = str(self.folder).encode()
+        found = []
+        for pid, stat in process_table.table().items():
+            if pid == os.getpid() or stat.run_state in "ZX":
+                continue
+            with contextlib.suppress(OSError):
+                line = Path(f"/proc/{pid}/cmdline").read_bytes()
+                environment = process_table.environ(pid) or frozenset()
+                if mark in environment or folder + b"/" in line:
+                    found.append(stat.id)
+        return found
+
+    def close(self) -> None:
+        """End everything this fleet started, circusd first, so that nothing comes back."""
+        if self.circusd is not None:
+            self.circusd.kill()
+            self.circusd.wait()
+            self.circusd = None
+
+        def ended() -> bool:
+            left = self.processes()
+            for process in left:
+                process_table.send(process, signal.SIGKILL)
+            return not left
+
+        wait_for("every process of the fleet has ended", ended)
+
+
+class Result:
+    """How a command line ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    def json(self) -> dict[str, Any]:
+        """Return its standard output as JSON."""
+        parsed: dict[str, Any] = json.loads(self.out)
+        return parsed
+
+    def __repr__(self) -> str:
+        return f"exit {self.code}\n{self.out}{self.err}"
+
+
+def parse_logfmt(line: str) -> dict[str, str]:
+    """Read one logfmt line, as an operator's tool would."""
+    import re
+
+    record = {}
+    for match in re.finditer(r'([a-z_]+)=("(?:[^"\\]|\\.)*"|\S*)', line):
+        value = match[2]
+        record[match[1]] = (
+            json.loads(re.sub(r"\\x(..)", r"\\u00\1", value)) if value.startswith('"') else value
+        )
+    return record
+
+
+def alive(pid: int) -> bool:
+    """Say whether a process runs; a zombie does not."""
+    stat = process_table.read(pid)
+    return stat is not None and stat.run_state not in "ZX"

@@ -1,0 +1,334 @@
+"""The options of one watcher, read through Circus's own parser from real ini files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from circus.config import get_config
+from hypothesis import given
+from hypothesis import strategies as st
+
+from circus_failover.agent_settings import (
+    IDENTITY,
+    AgentSettings,
+    Mode,
+    Restart,
+    check_defaults,
+    parse,
+    socket_path_limit,
+)
+from circus_failover.settings import Account, Problem, Settings, SettingsError, Shared
+
+ACCOUNTS = (Account("main", "command", Path("/homes/main")), Account("cl", "claude", Path("/homes/cl")))
+START = """
+[circus]
+check_delay = 1
+
+[watcher:%s]
+cmd = failover-session
+hooks.before_start = circus_failover.hooks.enrol
+"""
+
+
+def settings(
+    accounts: tuple[Account, ...] = ACCOUNTS, state_dir: Path = Path("/s"), **defaults: str
+) -> Settings:
+    return Settings(Path("/etc/fleet/failover.yaml"), state_dir, Shared(Path("/shared")), accounts, defaults)
+
+
+def agent(base: Path, lines: str, using: Settings | None = None, name: str = "bob") -> AgentSettings:
+    path = base / "circus.ini"
+    path.write_text(START % name + lines, encoding="utf-8")
+    (watcher,) = get_config(str(path))["watchers"]
+    return parse(watcher, using or settings(), "circus.ini")
+
+
+def problems(base: Path, lines: str, using: Settings | None = None, name: str = "bob") -> list[Problem]:
+    with pytest.raises(SettingsError) as caught:
+        agent(base, lines, using, name)
+    return list(caught.value.problems)
+
+
+def test_the_smallest_agent_has_the_documented_values(tmp_path: Path) -> None:
+    using = settings()
+    assert agent(tmp_path, "failover.command = run 'me now' x\n", using) == AgentSettings(
+        identity="bob",
+        settings=using,
+        runtime="command",
+        command=("run", "me now", "x"),
+        account=None,
+        socket=Path("/s/tmux/bob.sock"),
+        own_server=True,
+        session="bob",
+        restart=Restart.ON_WORK,
+        mode=Mode.MANAGE,
+        prepare=None,
+        prepare_secs=300,
+        stop_secs=10,
+        ready_secs=1,
+        boot_secs=240,
+        pool=None,
+        working_dir=Path(os.getcwd()),
+        autostart=True,
+    )
+
+
+def test_every_option_is_taken(tmp_path: Path) -> None:
+    found = agent(
+        tmp_path,
+        f"""
+failover.config = failover.yaml
+failover.runtime = command
+failover.command = run
+failover.account = main
+failover.socket = run/shared.sock
+failover.session = Bob_1
+failover.restart = always
+failover.mode = observe
+failover.prepare = git pull
+failover.prepare_secs = 5
+failover.stop_secs = 2.5
+failover.ready_secs = 0
+failover.boot_secs = 60
+failover.pool = night.1
+working_dir = {tmp_path}
+autostart = False
+numprocesses = 1
+uid = {os.geteuid()}
+""",
+    )
+    assert (found.account, found.socket, found.own_server) == (
+        ACCOUNTS[0],
+        Path("/etc/fleet/run/shared.sock"),
+        False,
+    )
+    assert (found.session, found.restart, found.mode) == ("Bob_1", Restart.ALWAYS, Mode.OBSERVE)
+    assert (found.prepare, found.prepare_secs, found.stop_secs) == ("git pull", 5, 2.5)
+    assert (found.ready_secs, found.boot_secs, found.pool) == (0, 60, "night.1")
+    assert (found.working_dir, found.autostart) == (tmp_path, False)
+
+
+def test_defaults_fill_in_what_the_watcher_leaves_out(tmp_path: Path) -> None:
+    using = settings(command="run", restart="lazy", stop_secs="3", account="main")
+    found = agent(tmp_path, "failover.stop_secs = 4\n", using)
+    assert (found.command, found.restart, found.stop_secs) == (("run",), Restart.LAZY, 4)
+    assert found.account == ACCOUNTS[0]
+
+
+def test_a_mistake_in_the_defaults_names_failover_yaml(tmp_path: Path) -> None:
+    using = settings(command="run", restart="lzy", rstart="lazy", config="x")
+    found = problems(tmp_path, "", using)
+    assert {problem.file for problem in found} == {"/etc/fleet/failover.yaml"}
+    assert {problem.key for problem in found} == {"defaults.restart", "defaults.rstart", "defaults.config"}
+    assert {problem.key for problem in check_defaults(using)} == {"defaults.rstart", "defaults.config"}
+    assert "did you mean 'restart'" in str(SettingsError(check_defaults(using)))
+
+
+def test_a_mistake_of_the_watcher_is_not_the_defaults(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, "failover.restart = x\n", settings(command="run", restart="lazy"))
+    assert (problem.file, problem.key) == ("circus.ini", "failover.restart")
+
+
+def test_a_server_that_the_defaults_name_is_not_the_agents_own(tmp_path: Path) -> None:
+    found = agent(tmp_path, "", settings(command="run", socket="/run/one.sock"))
+    assert (found.socket, found.own_server) == (Path("/run/one.sock"), False)
+
+
+def test_a_flag_that_is_neither_true_nor_false_is_a_problem() -> None:
+    watcher = {"name": "bob", "cmd": "failover-session", "failover.command": "run", "autostart": "perhaps"}
+    with pytest.raises(SettingsError, match="autostart: found 'perhaps', expected True or False"):
+        parse(watcher, settings(), "circus.ini")
+
+
+def test_a_working_directory_that_was_removed_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    watcher = {"name": "bob", "cmd": "failover-session", "failover.command": "run"}
+    with pytest.raises(SettingsError, match="own is gone"):
+        parse(watcher, settings(), "circus.ini")
+
+
+def test_an_observed_agent_needs_no_command(tmp_path: Path) -> None:
+    assert agent(tmp_path, "failover.mode = observe\n").command == ()
+
+
+def test_socket_paths_expand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUN", "/run/x")
+    assert agent(tmp_path, "failover.command = a\nfailover.socket = $RUN/t.sock\n").socket == Path(
+        "/run/x/t.sock"
+    )
+
+
+RUN = "failover.command = run\n"
+# the watcher's lines, then the key, the value and a piece of what is expected, of the only problem
+MISTAKES: list[tuple[str, str, object, str]] = [
+    ("", "failover.command", None, "the command that runs the agent"),
+    ("failover.command =\n", "failover.command", "", "leave the option out"),
+    ("failover.command = 'run\n", "failover.command", "'run", "quotes closed"),
+    ("failover.command = ''\n", "failover.command", "''", "names a program"),
+    (RUN + "failover.restrat = lazy\n", "failover.restrat", "lazy", "did you mean 'failover.restart'"),
+    (RUN + "failover.zzz = 1\n", "failover.zzz", "1", "a known option: failover.config"),
+    (
+        RUN + "failover.restart = lzy\n",
+        "failover.restart",
+        "lzy",
+        "lazy, on-work, always; did you mean 'lazy'",
+    ),
+    (RUN + "failover.mode = Manage\n", "failover.mode", "Manage", "manage, observe"),
+    (RUN + "failover.runtime = claude\n", "failover.runtime", "claude", "one of command"),
+    (RUN + "failover.account = mian\n", "failover.account", "mian", "did you mean 'main'"),
+    (RUN + "failover.account = cl\n", "failover.account", "cl", "this one is of runtime claude"),
+    (RUN + "failover.account =\n", "failover.account", "", "leave the option out"),
+    (RUN + "failover.session = a:b\n", "failover.session", "a:b", "1 to 100"),
+    (RUN + "failover.session = -a\n", "failover.session", "-a", "1 to 100"),
+    (RUN + "failover.pool = a b\n", "failover.pool", "a b", "1 to 63"),
+    (RUN + "failover.socket = $NOT_SET/x\n", "failover.socket", "$NOT_SET/x", "'NOT_SET' is not"),
+    (RUN + "failover.socket = /a\x07b\n", "failover.socket", "/a\x07b", "control characters"),
+    (RUN + "failover.prepare = a\0b\n", "failover.prepare", "a\0b", "NUL"),
+    (RUN + "failover.stop_secs = soon\n", "failover.stop_secs", "soon", "from 0 to 3600"),
+    (RUN + "failover.stop_secs = -1\n", "failover.stop_secs", "-1", "from 0 to 3600"),
+    (RUN + "failover.stop_secs = nan\n", "failover.stop_secs", "nan", "from 0 to 3600"),
+    (RUN + "failover.stop_secs = inf\n", "failover.stop_secs", "inf", "from 0 to 3600"),
+    (RUN + "failover.stop_secs = 1_0\n", "failover.stop_secs", "1_0", "from 0 to 3600"),
+    (RUN + "failover.stop_secs = 3601\n", "failover.stop_secs", "3601", "from 0 to 3600"),
+    (RUN + "failover.boot_secs = x\n", "failover.boot_secs", "x", "seconds"),
+    (RUN + "failover.ready_secs = x\n", "failover.ready_secs", "x", "seconds"),
+    (RUN + "failover.prepare_secs = x\n", "failover.prepare_secs", "x", "seconds"),
+    (RUN + "numprocesses = 2\n", "numprocesses", 2, "1: an agent is one session"),
+    (RUN + "numprocesses = 0\n", "numprocesses", 0, "1: an agent is one session"),
+    (RUN + "uid = 54321\n", "uid", "54321", "no such user"),
+    (RUN + "uid = no-such-user\n", "uid", "no-such-user", "no such user"),
+    (RUN + "shell = True\n", "shell", True, "no shell"),
+    (RUN + "on_demand = True\n", "on_demand", True, "no on_demand"),
+    (RUN + "executable = /bin/sh\n", "executable", "/bin/sh", "no executable"),
+    (RUN + "working_dir = /not/there\n", "working_dir", "/not/there", "an existing folder"),
+    (RUN + "working_dir = ~\n", "working_dir", "~", "neither '~' nor"),
+    (RUN + "working_dir = /etc/passwd\n", "working_dir", "/etc/passwd", "an existing folder"),
+]
+
+
+@pytest.mark.parametrize("lines, key, value, said", MISTAKES, ids=[row[0].strip() for row in MISTAKES])
+def test_each_mistake_names_its_key_its_value_and_what_is_allowed(
+    tmp_path: Path, lines: str, key: str, value: object, said: str
+) -> None:
+    (problem,) = problems(tmp_path, lines)
+    assert (problem.file, problem.section, problem.key, problem.value) == (
+        "circus.ini",
+        "watcher:bob",
+        key,
+        value,
+    )
+    assert said in problem.expected
+    assert str(problem).isprintable()
+
+
+@pytest.mark.parametrize("name", ["Bob", "b" * 200, "bob_1", "-bob", "b" * 64, "bob smith", "é", "bob.x"])
+def test_a_bad_identity_is_refused(tmp_path: Path, name: str) -> None:
+    (problem,) = problems(tmp_path, RUN + "failover.session = s\n", name=name)
+    assert (problem.key, problem.value) == ("name", name)
+
+
+@pytest.mark.parametrize("name", ["b", "0", "bob-2", "b" * 63])
+def test_a_good_identity_is_taken(tmp_path: Path, name: str) -> None:
+    assert agent(tmp_path, RUN, name=name).identity == name
+
+
+@pytest.mark.parametrize(
+    "cmd, fine",
+    [
+        ("failover-session", True),
+        ("/opt/x/bin/failover-session", True),
+        ("failover-session2", False),
+        ("sh -c failover-session", False),
+        ("'failover-session", False),
+        ("", False),
+    ],
+)
+def test_the_watcher_must_run_the_keeper(cmd: str, fine: bool) -> None:
+    watcher = {"name": "bob", "cmd": cmd, "failover.command": "run"}
+    if fine:
+        assert parse(watcher, settings(), "circus.ini").identity == "bob"
+        return
+    with pytest.raises(SettingsError) as caught:
+        parse(watcher, settings(), "circus.ini")
+    (problem,) = caught.value.problems
+    assert problem.key == "cmd"
+    assert "failover-session" in problem.expected
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="names root as the user that runs this")
+def test_a_uid_by_name_is_fine_when_it_is_this_user(tmp_path: Path) -> None:
+    assert agent(tmp_path, RUN + "uid = root\n")
+    (problem,) = problems(tmp_path, RUN + "uid = daemon\n")
+    assert problem.key == "uid"
+    assert "no such user" not in problem.expected
+
+
+def test_an_account_without_any_configured_is_its_own_message(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, RUN + "failover.account = main\n", settings(()))
+    assert "it has none" in problem.expected
+
+
+@pytest.mark.parametrize("length, fine", [(socket_path_limit(), True), (socket_path_limit() + 1, False)])
+def test_a_socket_path_may_be_as_long_as_the_system_allows(tmp_path: Path, length: int, fine: bool) -> None:
+    path = "/" + "s" * (length - 1)
+    if fine:
+        assert str(agent(tmp_path, RUN + f"failover.socket = {path}\n").socket) == path
+    else:
+        (problem,) = problems(tmp_path, RUN + f"failover.socket = {path}\n")
+        assert (problem.key, problem.value) == ("failover.socket", path)
+        assert f"at most {length - 1} bytes (this has {length})" in problem.expected
+
+
+def test_the_limit_counts_bytes_and_includes_the_default_path(tmp_path: Path) -> None:
+    using = settings(state_dir=Path("/" + "é" * 50))
+    (problem,) = problems(tmp_path, RUN, using)
+    assert problem.key == "failover.socket"
+    assert "a shorter state_dir" in problem.expected
+
+
+def test_the_limit_is_the_systems() -> None:
+    assert (socket_path_limit("linux"), socket_path_limit("darwin")) == (107, 103)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    lines = """
+failover.command = 'run
+failover.acount = main
+failover.restart = x
+failover.stop_secs = x
+failover.socket = ~nobody-of-that-name/x
+numprocesses = 3
+shell = True
+working_dir = /not/there
+"""
+    assert {problem.key for problem in problems(tmp_path, lines, name="Bob")} == {
+        "name", "failover.command", "failover.acount", "failover.restart", "failover.stop_secs",
+        "failover.socket", "numprocesses", "shell", "working_dir",
+    }  # fmt: skip
+
+
+@given(name=st.text(), options=st.dictionaries(st.sampled_from(
+    ["failover.command", "failover.socket", "failover.session", "failover.stop_secs", "failover.account",
+     "failover.x", "failover.restart", "working_dir", "uid", "cmd", "numprocesses", "autostart"]
+), st.text() | st.integers() | st.none()))  # fmt: skip
+def test_any_watcher_is_an_agent_or_printable_problems(name: str, options: dict[str, object]) -> None:
+    watcher: dict[str, object] = {
+        "name": name,
+        "cmd": "failover-session",
+        "failover.command": "run",
+        **options,
+    }
+    try:
+        found = parse(watcher, settings(), "circus.ini")
+    except SettingsError as error:
+        assert all(str(problem).isprintable() and len(str(problem)) < 3000 for problem in error.problems)
+    else:
+        assert IDENTITY.fullmatch(found.identity)
+        assert found.command or found.mode is Mode.OBSERVE
+        assert 0 <= found.stop_secs <= 3600
