@@ -8,12 +8,16 @@ agent is exec'd, so that it has the pane's own pid and tmux and `/proc` see it d
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _BASE = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""What a shell can export; Circus passes on other names too (a bash function, say), which are left out."""
 
 _TEMPLATE = """\
 # Written by circus-failover for one launch; removed once the launch is known.
@@ -22,29 +26,36 @@ if [ "${{FAILOVER_STAGE-}}" != agent ]; then
 fi
 unset FAILOVER_STAGE
 {exports}
-report() {{
-  target=$1 start=0
-  if read -r line 2>/dev/null </proc/$$/stat; then
-    set -- ${{line##*) }}
-    shift 19
-    start=$1
+failover_report() {{
+  failover_file=$2 failover_start=0
+  set -- "$1"
+  if read -r failover_line 2>/dev/null </proc/$$/stat; then
+    set -- "$1" ${{failover_line##*) }}
+    failover_stage=$1
+    shift 20
+    failover_start=$1
+    set -- "$failover_stage"
   fi
-  server=${{TMUX%,*}}
-  server=${{server##*,}}
-  printf '{{"kind":"launched","stage":"%s","identity":"{identity}","generation":{generation},"pid":%d,"start":%d,"pane":"%s","server_pid":%d}}\n' \
-    "$stage" "$$" "$start" "$TMUX_PANE" "$server" >{temporary} && mv -f {temporary} {spool}/"$target"
+  failover_server=${{TMUX%,*}}
+  failover_server=${{failover_server##*,}}
+  printf '{{"kind":"launched","identity":"{identity}","generation":{generation},' >{temporary} &&
+    printf '"stage":"%s",' "$1" >>{temporary} &&
+    printf '"pid":%d,"start":%d,' "$$" "$failover_start" >>{temporary} &&
+    printf '"pane":"%s","server_pid":%d}}\n' "$TMUX_PANE" "$failover_server" >>{temporary} &&
+    mv -f {temporary} {spool}/"$failover_file"
 }}
 cd {working_dir} || exit 126
-{prepare}stage=agent
-report {agent_report}
-unset stage target start line server
-command -v {program} >/dev/null || {{ echo "failover.command: "{program}" is not found or not executable"; exit 127; }}
+{prepare}failover_report agent {agent_report}
+unset failover_file failover_start failover_line failover_stage failover_server
+if ! command -v {program} >/dev/null; then
+  echo "failover.command: "{program}" is not found or not executable"
+  exit 127
+fi
 exec {command}
 """
 
 _PREPARE = """\
-stage=prepare
-report {prepare_report}
+failover_report prepare {prepare_report}
 {python} -m circus_failover.prepare {seconds} {command} || exit 125
 """
 
@@ -61,7 +72,7 @@ def agent_environment(
     """
     base = {name: own[name] for name in _BASE if name in own}
     merged = {**base, **watcher, **failover}
-    return {name: value for name, value in merged.items() if name.isidentifier() and "\0" not in value}
+    return {name: value for name, value in merged.items() if _VARIABLE.fullmatch(name) and "\0" not in value}
 
 
 def render(

@@ -25,6 +25,7 @@ from circus_failover.lifecycle_log import LifecycleLog
 from circus_failover.pid_watch import PidWatch
 from circus_failover.policy.bringup import Hindrance
 from circus_failover.process_table import ProcessId
+from circus_failover.proving import Proving
 from circus_failover.roster import Roster, state_dir_of_fleet
 from circus_failover.server_probe import ServerProbe
 from circus_failover.state_dir import StateDir, StateDirError
@@ -53,6 +54,7 @@ class Supervisor:
         self.log: LifecycleLog | None = None
         self.exits: LifecycleLog | None = None
         self.bring_up = BringUps(self)
+        self.proving = Proving(self)
         self.endings = Endings(self)
         self.roster = Roster(self)
         self.pids = PidWatch(self.loop, self._ended)
@@ -329,7 +331,7 @@ class Supervisor:
         agent = self.roster.agents.get(str(report.get("identity")))
         if report["kind"] == "launched":
             if agent is not None:
-                self.bring_up.launched(agent, name, report)
+                self.proving.launched(agent, name, report)
         elif report["kind"] == "ended":
             self.endings.ended(agent, name, report)
 
@@ -345,7 +347,7 @@ class Supervisor:
             return
         self._ticks += 1
         self.take_in_reports()
-        self.bring_up.confirm()
+        self.proving.confirm()
         full = self._ticks % FULL_CHECK_TICKS == 0 or not hasattr(os, "pidfd_open")
         for agent in list(self.roster.agents.values()):
             try:

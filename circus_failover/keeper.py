@@ -1,0 +1,54 @@
+"""What the next keeper is told: by environment alone, the client to become and, first, what to launch.
+
+The keeper itself is `bin/failover-session`, a shell script without logic.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from circus_failover import launch_file, tmux
+from circus_failover.agent import Agent, KeeperPlan
+
+if TYPE_CHECKING:
+    from circus_failover.supervisor import Supervisor
+
+PANE_LOG_BYTES = 5 * 1024 * 1024
+PANE_LOG_BACKUPS = 4
+_SEPARATOR = "\x1f"
+"""Between the words of an argv: no path or name may hold a control character."""
+
+
+def plan(supervisor: Supervisor, agent: Agent, launch: bool = False) -> KeeperPlan:
+    """Return the environment of the next keeper: the client to become and, first, what to launch."""
+    socket, session, state = agent.socket, agent.session, supervisor.state
+    assert socket is not None and session is not None
+    # A console script is found on the keeper's own PATH, which Popen takes from its environment.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    environment = launch_file.agent_environment(os.environ, {}, {})
+    environment["PATH"] = path
+    channel = f"failover-{agent.identity}-{agent.row.generation}"
+    environment["FAILOVER_KEEPER_IFS"] = _SEPARATOR
+    environment["FAILOVER_KEEPER_WAIT"] = _SEPARATOR.join(tmux.wait_arguments(socket, channel))
+    if launch:
+        assert state is not None and agent.settings is not None
+        arguments = tmux.launch_arguments(
+            path=socket,
+            own_server_config=state.tmux_config if agent.settings.own_server else None,
+            session=session,
+            working_dir=agent.settings.working_dir,
+            environment={
+                "FAILOVER_IDENTITY": agent.identity,
+                "FAILOVER_GENERATION": str(agent.row.generation),
+            },
+            command=["/bin/sh", str(state.launch_file(agent.identity, agent.row.generation))],
+            log_command=tmux.pane_log_command(
+                state.pane_log(agent.identity), PANE_LOG_BYTES, PANE_LOG_BACKUPS
+            ),
+        )
+        environment["FAILOVER_KEEPER_LAUNCH"] = _SEPARATOR.join(arguments)
+        environment["FAILOVER_KEEPER_ERROR"] = str(state.launch_error(agent.identity, agent.row.generation))
+    return KeeperPlan(environment)

@@ -1,0 +1,128 @@
+"""Launching: the record, the launch file, and the keeper's plan, in that order, inside a hook."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from circus_failover import crashpoint, keeper, launch_file
+from circus_failover.agent import Agent, Starting
+from circus_failover.agent_settings import AgentSettings
+from circus_failover.agents import RUNTIMES
+from circus_failover.policy.bringup import Verdict
+from circus_failover.store import LaunchRow, Store, StoreError
+from circus_failover.words import Cause, Phase
+
+if TYPE_CHECKING:
+    from circus_failover.supervisor import Supervisor
+
+
+class NotLaunched(Exception):
+    """A launch could not be recorded or prepared, so nothing was begun."""
+
+
+class Launching:
+    """Launches agents for one supervisor."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    def row(
+        self, agent: Agent, generation: int, cause: Cause | None, who: str, conversation: str | None
+    ) -> LaunchRow:
+        """Return the record of a launch that begins now."""
+        account = agent.settings.account if agent.settings else None
+        return LaunchRow(
+            identity=agent.identity,
+            generation=generation,
+            cause=str(cause),
+            asked_by=who,
+            account=account.name if account else None,
+            conversation=conversation,
+            started_at=time.time(),
+        )
+
+    def launch(self, agent: Agent, verdict: Verdict, who: str) -> None:
+        """Record a launch and prepare it: after this, Circus spawns the keeper that creates the session.
+
+        Raises:
+            NotLaunched: it could not be recorded or written; nothing was begun.
+        """
+        settings, state = agent.settings, self._supervisor.state
+        assert settings is not None and state is not None
+        generation, conversation = agent.row.generation + 1, str(uuid.uuid4())
+        launch = self.row(agent, generation, verdict.cause, who, conversation)
+        stem = f"{time.time_ns():020d}-launch-{agent.identity}-{generation}"
+        try:
+            text = launch_file.render(
+                identity=agent.identity,
+                generation=generation,
+                environment=self._agent_environment(agent, settings, generation, conversation),
+                working_dir=settings.working_dir,
+                command=settings.command,
+                prepare=settings.prepare,
+                prepare_secs=settings.prepare_secs,
+                spool=state.spool,
+                report_stem=stem,
+            )
+            launch_file.write(state.launch_file(agent.identity, generation), text)
+            state.launch_error(agent.identity, generation).unlink(missing_ok=True)
+            self._supervisor.record(
+                agent,
+                "launch",
+                {"cause": verdict.cause, "who": who, "account": launch.account, "conversation": conversation},
+                must=True,
+                writes=adding(launch),
+                phase=Phase.STARTING,
+                cause=verdict.cause,
+                reason=None,
+                stay_stopped=False,
+                generation=generation,
+                conversation=conversation,
+                account=launch.account,
+                socket=str(settings.socket),
+                session=settings.session,
+                own_server=settings.own_server,
+                boot=self._supervisor.boot,
+                pane=None,
+                pid=None,
+                pid_start=None,
+                server_pid=None,
+                server_start=None,
+            )
+        except (OSError, StoreError) as error:
+            raise NotLaunched(str(error)) from error
+        crashpoint.reached("launch-recorded")
+        self._gate_log(settings)
+        agent.starting = Starting(time.time(), state.launch_error(agent.identity, generation), stem)
+        agent.plan = keeper.plan(self._supervisor, agent, launch=True)
+        self._supervisor.proving.soon()
+
+    def _gate_log(self, settings: AgentSettings) -> None:
+        if self._supervisor.log is not None:
+            checked = settings.settings.accounts
+            self._supervisor.log.write(
+                time.time(), "gate", action="ok", identity=settings.identity, accounts=len(checked)
+            )
+
+    def _agent_environment(
+        self, agent: Agent, settings: AgentSettings, generation: int, conversation: str
+    ) -> dict[str, str]:
+        from circus_failover.roster import own_environment
+
+        ours = {
+            "FAILOVER_IDENTITY": agent.identity,
+            "FAILOVER_GENERATION": str(generation),
+            "FAILOVER_CONVERSATION": conversation,
+        }
+        if settings.account is not None:
+            ours[RUNTIMES[settings.runtime].home_variable] = str(settings.account.home)
+        return launch_file.agent_environment(os.environ, own_environment(agent.watcher), ours)
+
+
+def adding(launch: LaunchRow) -> Callable[[Store], None]:
+    """Return the write that stores a launch's record."""
+    return lambda store: store.add_launch(launch)

@@ -1,0 +1,204 @@
+"""The proof of a launch: its script reports the pid, and it is up once it has run for `failover.ready_secs`.
+
+Everything here is looked at again by a timer, so a report that is lost costs seconds and no wrong answer.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from circus_failover import liveness, process_table
+from circus_failover.agent import Agent, Starting
+from circus_failover.store import Store
+from circus_failover.words import Cause, Liveness, Phase
+
+if TYPE_CHECKING:
+    from circus_failover.supervisor import Supervisor
+
+CONFIRM_SECS = 0.05
+"""How often circusd looks at launches that are not proven yet; nothing is looked at without one."""
+REPORT_LATE_SECS = 3.0
+_ESCAPES = re.compile(
+    r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])|[\x00-\x08\x0b-\x1f\x7f]"
+)
+
+
+class Proving:
+    """Proves, or fails, the launches of one supervisor."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._confirming: Any = None
+
+    def launched(self, agent: Agent, name: str, report: dict[str, Any]) -> None:
+        """Take in a launcher's report: the pane runs, with this pid; the second one says it is the agent."""
+        store = self._supervisor.store
+        if (
+            store is None
+            or report["generation"] != agent.row.generation
+            or agent.row.phase
+            not in (
+                Phase.STARTING,
+                Phase.STOPPING,
+            )
+        ):
+            return
+        pid, start = int(report["pid"]), int(report["start"])
+        if start == 0:
+            process = process_table.identify(pid)
+            start = process.start if process else 0
+        server = process_table.identify(int(report["server_pid"]))
+        fresh = False
+
+        def mark(open_store: Store) -> None:
+            nonlocal fresh
+            fresh = open_store.first_time(name, time.time())
+
+        self._supervisor.record(
+            agent,
+            "launched",
+            {"stage": report["stage"], "pid": pid},
+            writes=mark,
+            pane=str(report["pane"]),
+            pid=pid,
+            pid_start=start,
+            server_pid=int(report["server_pid"]),
+            server_start=server.start if server else None,
+        )
+        if agent.starting is None and agent.phase is Phase.STARTING:
+            agent.starting = self._starting_again(agent)
+        if agent.starting is not None and report["stage"] == "agent":
+            agent.starting.ready_from = time.time()
+            self.soon()
+        self._supervisor.endings.work_now(agent)
+        self._supervisor.check(agent)
+
+    def _starting_again(self, agent: Agent) -> Starting:
+        """A launch that an earlier circusd began."""
+        assert self._supervisor.state is not None
+        error = self._supervisor.state.launch_error(agent.identity, agent.row.generation)
+        return Starting(time.time(), error, "")
+
+    def soon(self) -> None:
+        """Look again shortly, and as long as a launch is not proven."""
+        if self._confirming is None:
+            self._confirming = self._supervisor.loop.call_later(CONFIRM_SECS, self._confirm_timer)
+
+    def _confirm_timer(self) -> None:
+        self._confirming = None
+        self._supervisor.take_in_reports()
+        self.confirm()
+        if any(agent.starting is not None for agent in self._supervisor.roster.agents.values()):
+            self.soon()
+
+    def confirm(self) -> None:
+        """Look at every launch that is not proven: up, failed, or wait on."""
+        for agent in list(self._supervisor.roster.agents.values()):
+            starting = agent.starting
+            if starting is None:
+                continue
+            if agent.phase is not Phase.STARTING:
+                agent.starting = None
+                continue
+            self._confirm(agent, starting)
+
+    def _confirm(self, agent: Agent, starting: Starting) -> None:
+        now, settings = time.time(), agent.settings
+        if agent.row.process is not None:
+            self._supervisor.check(agent)
+            if agent.phase is not Phase.STARTING:
+                return
+            ready_secs = settings.ready_secs if settings else 1.0
+            if starting.ready_from is not None and now - starting.ready_from >= ready_secs:
+                self._up(agent)
+                return
+        elif starting.error_file.exists():
+            self._failed(agent, _tail(starting.error_file) or "tmux could not create the session")
+            return
+        elif now - starting.begun > REPORT_LATE_SECS:
+            self._look_for(agent, starting)
+        allowed = (settings.boot_secs if settings else 240.0) + (
+            settings.prepare_secs if settings and settings.prepare else 0.0
+        )
+        if agent.phase is Phase.STARTING and now - starting.begun > allowed:
+            self._failed(agent, f"not ready within {allowed:g} s")
+
+    def _look_for(self, agent: Agent, starting: Starting) -> None:
+        """No report in time (a full disk loses it): ask tmux itself, once every few seconds."""
+        starting.begun += REPORT_LATE_SECS
+        found = liveness.probe(agent.row, agent.socket, agent.session)
+        if found.pane is not None and found.ours:
+            process, server = liveness.process_of(found.pane)
+            if process is not None:
+                self._supervisor.record(
+                    agent,
+                    "launched",
+                    {"stage": "found", "pid": process.pid},
+                    pane=found.pane.pane,
+                    pid=process.pid,
+                    pid_start=process.start,
+                    server_pid=server.pid if server else None,
+                    server_start=server.start if server else None,
+                )
+                starting.ready_from = time.time()
+        elif found.liveness in (Liveness.DEAD, Liveness.REMAINS):
+            self._failed(agent, "its keeper ended before the session was there")
+
+    def _up(self, agent: Agent) -> None:
+        agent.starting = None
+        generation = agent.row.generation
+        self._supervisor.record(
+            agent,
+            "up",
+            {},
+            phase=Phase.UP,
+            reason=None,
+            writes=lambda store: store.update_launch(agent.identity, generation, up_at=time.time()),
+        )
+        if self._supervisor.state is not None:
+            self._supervisor.state.launch_file(agent.identity, generation).unlink(missing_ok=True)
+        self._supervisor.check(agent)
+
+    def _failed(self, agent: Agent, reason: str) -> None:
+        """A launch failed before its process was known, or never became ready: an end, with its reason."""
+        now, generation = time.time(), agent.row.generation
+        agent.starting = None
+        agent.last_cause = str(Cause.LAUNCH_FAILED)
+        other = liveness.probe(agent.row, agent.socket, agent.session)
+
+        def writes(store: Store) -> None:
+            store.end_launch(
+                agent.identity, generation, at=now, planned=False, cause=str(Cause.LAUNCH_FAILED)
+            )
+            store.update_launch(agent.identity, generation, last_output=reason)
+
+        self._supervisor.record(
+            agent,
+            "exit",
+            {"cause": Cause.LAUNCH_FAILED, "reason": reason, "while": "starting"},
+            durable=True,
+            writes=writes,
+            phase=Phase.STOPPED if agent.row.stay_stopped else Phase.DOWN,
+            cause=Cause.LAUNCH_FAILED,
+            reason=reason,
+        )
+        if other.liveness is Liveness.LIVE and not other.ours:
+            # Somebody was faster: a session of that name lives, and what lives is adopted.
+            self._supervisor.spawn(self._supervisor.bring_up.readopt(agent))
+        else:
+            self._supervisor.endings.clear(agent, then=None)
+
+
+def _tail(path: Path, limit: int = 4000) -> str:
+    """Return the end of a small text file, without escape sequences."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - limit))
+            return _ESCAPES.sub("", file.read().decode(errors="replace")).strip()
+    except OSError:
+        return ""
