@@ -276,8 +276,8 @@ class Endings:
             return
         if agent is None or agent.action is None or agent.action.id != report["action"]:
             with store.decision(durable=True):
-                if store.first_time(name, time.time()):
-                    store.finish_action(int(report["action"]), float(report["at"]), str(report["outcome"]))
+                store.take_in(name, time.time())
+                store.finish_action(int(report["action"]), float(report["at"]), str(report["outcome"]))
             return
         action, agent.action = agent.action, None
         self._started.pop(action.id, None)
@@ -291,7 +291,7 @@ class Endings:
         self._supervisor.spawn(self._follow(agent, action, intent))
 
     def _finish(self, store: Store, action: ActionRow, name: str, report: dict[str, Any]) -> None:
-        store.first_time(name, time.time())
+        store.take_in(name, time.time())
         store.finish_action(action.id, float(report["at"]), str(report["outcome"]))
         store.update_launch(
             action.identity,

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 CONFIRM_SECS = 0.05
 """How often circusd looks at launches that are not proven yet; nothing is looked at without one."""
 REPORT_LATE_SECS = 3.0
-_ESCAPES = re.compile(
-    r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])|[\x00-\x08\x0b-\x1f\x7f]"
-)
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class Proving:
@@ -36,15 +34,9 @@ class Proving:
 
     def launched(self, agent: Agent, name: str, report: dict[str, Any]) -> None:
         """Take in a launcher's report: the pane runs, with this pid; the second one says it is the agent."""
-        store = self._supervisor.store
-        if (
-            store is None
-            or report["generation"] != agent.row.generation
-            or agent.row.phase
-            not in (
-                Phase.STARTING,
-                Phase.STOPPING,
-            )
+        if report["generation"] != agent.row.generation or agent.phase not in (
+            Phase.STARTING,
+            Phase.STOPPING,
         ):
             return
         pid, start = int(report["pid"]), int(report["start"])
@@ -52,17 +44,11 @@ class Proving:
             process = process_table.identify(pid)
             start = process.start if process else 0
         server = process_table.identify(int(report["server_pid"]))
-        fresh = False
-
-        def mark(open_store: Store) -> None:
-            nonlocal fresh
-            fresh = open_store.first_time(name, time.time())
-
         self._supervisor.record(
             agent,
             "launched",
             {"stage": report["stage"], "pid": pid},
-            writes=mark,
+            writes=lambda store: store.take_in(name, time.time()),
             pane=str(report["pane"]),
             pid=pid,
             pid_start=start,
@@ -194,11 +180,11 @@ class Proving:
 
 
 def _tail(path: Path, limit: int = 4000) -> str:
-    """Return the end of a small text file, without escape sequences."""
+    """Return the end of a small text file, without control characters."""
     try:
         with open(path, "rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - limit))
-            return _ESCAPES.sub("", file.read().decode(errors="replace")).strip()
+            return _CONTROLS.sub("", file.read().decode(errors="replace")).strip()
     except OSError:
         return ""

@@ -7,6 +7,7 @@ its effect is in the store. With circusd down the files wait: they are the recor
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -56,10 +57,8 @@ def wake(folder: Path) -> None:
     """Wake circusd's loop; nobody listening is no error, since the next start reads the folder."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
         client.setblocking(False)
-        try:
+        with contextlib.suppress(OSError):
             client.sendto(b"1", str(folder / WAKE_SOCKET))
-        except OSError:
-            pass
 
 
 def listen(folder: Path) -> socket.socket | None:

@@ -239,6 +239,10 @@ class Reader:
             for row in rows
         ]
 
+    def seen(self, report: str) -> bool:
+        """Say whether a report of this name was taken in."""
+        return self._db.execute("SELECT 1 FROM taken_in WHERE name = ?", (report,)).fetchone() is not None
+
     def close(self) -> None:
         """Close the connection."""
         self._db.close()
@@ -398,12 +402,9 @@ class Store(Reader):
         """Forget a process that has ended."""
         self._db.execute("DELETE FROM children WHERE pid = ? AND start = ?", (process.pid, process.start))
 
-    def first_time(self, name: str, at: float) -> bool:
-        """Mark a report as taken in; False when it was taken in before."""
-        cursor = self._db.execute(
-            "INSERT INTO taken_in VALUES (?, ?) ON CONFLICT (name) DO NOTHING", (name, at)
-        )
-        return cursor.rowcount == 1
+    def take_in(self, name: str, at: float) -> None:
+        """Mark a report as taken in, in the transaction that holds its effect."""
+        self._db.execute("INSERT INTO taken_in VALUES (?, ?) ON CONFLICT (name) DO NOTHING", (name, at))
 
     def forget_reports(self, before: float) -> None:
         """Forget the names of reports taken in before a time; their files are gone since then."""

@@ -328,6 +328,8 @@ class Supervisor:
             self.store_trouble = str(error)
 
     def _report(self, name: str, report: dict[str, Any]) -> None:
+        if self.store is not None and self.store.seen(name):
+            return
         agent = self.roster.agents.get(str(report.get("identity")))
         if report["kind"] == "launched":
             if agent is not None:

@@ -224,7 +224,7 @@ class FailoverRm(RmWatcher):  # type: ignore[misc]
     __doc__ = RmWatcher.__doc__
 
     def message(self, *args: str, **opts: Any) -> Any:
-        # Circus's own client drops --nostop and --waiting (0.19), so `rm --nostop` ended what it promised to keep.
+        # circusctl drops --nostop and --waiting (0.19), so its `rm --nostop` ends what it promised to keep.
         message = super().message(*args)
         message["properties"].update(
             nostop=bool(opts.get("nostop", False)), waiting=bool(opts.get("waiting", False))

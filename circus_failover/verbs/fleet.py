@@ -268,7 +268,8 @@ def _action(action: ActionRow) -> dict[str, Any]:
 def _launch_line(launch: dict[str, Any]) -> str:
     from circus_failover import screen
 
-    text = f"launch {launch['generation']}: {launch['cause']} by {launch['asked_by']}, {screen.ago(launch['started_at'])} ago"
+    text = f"launch {launch['generation']}: {launch['cause']} by {launch['asked_by']}"
+    text += f", {screen.ago(launch['started_at'])} ago"
     if launch["ended_at"] is None:
         return text
     kind = "planned" if launch["planned"] else "unplanned"
