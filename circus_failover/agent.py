@@ -37,7 +37,6 @@ class Starting:
     begun: float
     """Epoch seconds of the launch."""
     error_file: Path
-    report_stem: str
     ready_from: float | None = None
     """Epoch seconds since when the agent itself runs; None while nothing was reported."""
 

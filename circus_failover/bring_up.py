@@ -52,7 +52,7 @@ class BringUps:
                 self._supervisor.record(agent, "observe", {"action": "absent"}, phase=Phase.OBSERVED)
             return False
         if verdict.action is BringUp.REFUSE:
-            self._refuse(agent, verdict)
+            self.refuse(agent, verdict)
         if verdict.action is BringUp.CLEAR_FIRST:
             self._supervisor.endings.clear(agent, then="start" if asked is Asked.RESTORE else None)
             return False
@@ -62,7 +62,7 @@ class BringUps:
             try:
                 self._launching.launch(agent, verdict, who)
             except NotLaunched as error:
-                self._refuse(agent, Verdict(BringUp.REFUSE, Cause.STATE_DIR, str(error)))
+                self.refuse(agent, Verdict(BringUp.REFUSE, Cause.STATE_DIR, str(error)))
         return True
 
     def before_spawn(self, agent: Agent) -> bool:
@@ -143,7 +143,7 @@ class BringUps:
         )
         return evidence, verdict
 
-    def _refuse(self, agent: Agent, verdict: Verdict) -> None:
+    def refuse(self, agent: Agent, verdict: Verdict) -> None:
         self._supervisor.record(
             agent,
             "refuse",

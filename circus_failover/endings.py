@@ -383,7 +383,8 @@ class Endings:
         if agent.phase is not Phase.UP:
             await supervisor.turns.run(lambda: None if agent.watcher.is_stopped() else agent.watcher.stop())
             agent.wake_waiters()
-        if intent is IntentAction.RESTART or action.spec.get("then") == "start":
+        asked = intent is IntentAction.CLEAR and action.spec.get("then") == "start"
+        if intent is IntentAction.RESTART or asked:
             await supervisor.bring_up.start(agent, action.who)
 
     async def remove(self, agent: Agent) -> None:
@@ -408,7 +409,9 @@ class Endings:
             state.worker_spec(action.id).unlink(missing_ok=True)
             state.worker_tree(action.id).unlink(missing_ok=True)
             state.launch_file(action.identity, action.generation).unlink(missing_ok=True)
-            state.launch_error(action.identity, action.generation).unlink(missing_ok=True)
+            error = state.launch_error(action.identity, action.generation)
+            error.unlink(missing_ok=True)
+            error.with_name(error.name + ".tmp").unlink(missing_ok=True)
 
 
 def _whereabouts(agent: Agent) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from circus.arbiter import Arbiter
 
 from circus_failover import claims
 from circus_failover.bring_up import Refused
+from circus_failover.policy.bringup import BringUp, Verdict
 from circus_failover.supervisor import Supervisor
+from circus_failover.words import Cause
 
 Hook = Callable[..., Any]
 _current: Supervisor | None = None
@@ -32,10 +34,17 @@ def supervisor(arbiter: Any) -> Supervisor:
         claims.scrub_environment()
         _current = Supervisor(arbiter)
         _current.open()
-        for watcher in arbiter.watchers:
-            if str(watcher.name).startswith("plugin:"):
-                _chain(watcher, "after_spawn", plugin_spawned)
+        remember_plugins(arbiter)
     return _current
+
+
+def remember_plugins(arbiter: Any) -> None:
+    """See to it that the plugins that are spawned from now on are remembered."""
+    for watcher in arbiter.watchers:
+        if str(watcher.name).startswith("plugin:"):
+            _chain(watcher, "after_spawn", plugin_spawned)
+            for pid in watcher.processes:
+                supervisor(arbiter).remember_child(pid, "plugin", watcher.name)
 
 
 def enrol(watcher: Any, arbiter: Any, hook_name: str, **details: Any) -> bool:
@@ -58,7 +67,9 @@ def enrol(watcher: Any, arbiter: Any, hook_name: str, **details: Any) -> bool:
         raise
     except Exception as error:
         logger.exception("circus-failover: the gate failed for %s", watcher.name)
-        raise Refused(f"{watcher.name} is refused: the gate itself failed: {error}") from error
+        reason = f"the gate itself failed: {type(error).__name__}: {error}"
+        held.bring_up.refuse(agent, Verdict(BringUp.REFUSE, Cause.GATE_FAILED, reason))
+        return False
 
 
 def before_spawn(watcher: Any, arbiter: Any, hook_name: str, **details: Any) -> bool:

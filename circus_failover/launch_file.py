@@ -26,27 +26,23 @@ if [ "${{FAILOVER_STAGE-}}" != agent ]; then
 fi
 unset FAILOVER_STAGE
 {exports}
-failover_report() {{
-  failover_file=$2 failover_start=0
-  set -- "$1"
-  if read -r failover_line 2>/dev/null </proc/$$/stat; then
-    set -- "$1" ${{failover_line##*) }}
-    failover_stage=$1
-    shift 20
-    failover_start=$1
-    set -- "$failover_stage"
+failover_report() (
+  umask 077
+  stage=$1 file=$2 start=0
+  if read -r line 2>/dev/null </proc/$$/stat; then
+    set -- ${{line##*) }}
+    shift 19
+    start=$1
   fi
-  failover_server=${{TMUX%,*}}
-  failover_server=${{failover_server##*,}}
+  server=${{TMUX%,*}}
+  server=${{server##*,}}
   printf '{{"kind":"launched","identity":"{identity}","generation":{generation},' >{temporary} &&
-    printf '"stage":"%s",' "$1" >>{temporary} &&
-    printf '"pid":%d,"start":%d,' "$$" "$failover_start" >>{temporary} &&
-    printf '"pane":"%s","server_pid":%d}}\n' "$TMUX_PANE" "$failover_server" >>{temporary} &&
-    mv -f {temporary} {spool}/"$failover_file"
-}}
+    printf '"stage":"%s","pid":%d,"start":%d,' "$stage" "$$" "$start" >>{temporary} &&
+    printf '"pane":"%s","server_pid":%d}}\n' "$TMUX_PANE" "$server" >>{temporary} &&
+    mv -f {temporary} {spool}/"$file"
+)
 cd {working_dir} || exit 126
 {prepare}failover_report agent {agent_report}
-unset failover_file failover_start failover_line failover_stage failover_server
 if ! command -v {program} >/dev/null; then
   echo "failover.command: "{program}" is not found or not executable"
   exit 127

@@ -69,7 +69,10 @@ class Launching:
                 report_stem=stem,
             )
             launch_file.write(state.launch_file(agent.identity, generation), text)
-            state.launch_error(agent.identity, generation).unlink(missing_ok=True)
+            failure = state.launch_error(agent.identity, generation)
+            failure.unlink(missing_ok=True)
+            # The keeper writes into it; made here, so that it is for its owner only.
+            launch_file.write(failure.with_name(failure.name + ".tmp"), "")
             self._supervisor.record(
                 agent,
                 "launch",
@@ -97,7 +100,7 @@ class Launching:
             raise NotLaunched(str(error)) from error
         crashpoint.reached("launch-recorded")
         self._gate_log(settings)
-        agent.starting = Starting(time.time(), state.launch_error(agent.identity, generation), stem)
+        agent.starting = Starting(time.time(), failure)
         agent.plan = keeper.plan(self._supervisor, agent, launch=True)
         self._supervisor.proving.soon()
 

@@ -67,7 +67,7 @@ class Proving:
         """A launch that an earlier circusd began."""
         assert self._supervisor.state is not None
         error = self._supervisor.state.launch_error(agent.identity, agent.row.generation)
-        return Starting(time.time(), error, "")
+        return Starting(time.time(), error)
 
     def soon(self) -> None:
         """Look again shortly, and as long as a launch is not proven."""
@@ -100,7 +100,7 @@ class Proving:
                 return
             ready_secs = settings.ready_secs if settings else 1.0
             if starting.ready_from is not None and now - starting.ready_from >= ready_secs:
-                self._up(agent)
+                self._up(agent, starting)
                 return
         elif starting.error_file.exists():
             self._failed(agent, _tail(starting.error_file) or "tmux could not create the session")
@@ -134,7 +134,7 @@ class Proving:
         elif found.liveness in (Liveness.DEAD, Liveness.REMAINS):
             self._failed(agent, "its keeper ended before the session was there")
 
-    def _up(self, agent: Agent) -> None:
+    def _up(self, agent: Agent, starting: Starting) -> None:
         agent.starting = None
         generation = agent.row.generation
         self._supervisor.record(
@@ -147,6 +147,7 @@ class Proving:
         )
         if self._supervisor.state is not None:
             self._supervisor.state.launch_file(agent.identity, generation).unlink(missing_ok=True)
+            starting.error_file.with_name(starting.error_file.name + ".tmp").unlink(missing_ok=True)
         self._supervisor.check(agent)
 
     def _failed(self, agent: Agent, reason: str) -> None:

@@ -25,6 +25,8 @@ async def reload(held: Supervisor) -> dict[str, Any]:
         An error mapping when the file cannot be read, and nothing was changed; else the identities whose
         settings changed in place (`changed`) and of agents that no section names any more (`detached`).
     """
+    from circus_failover import hooks
+
     arbiter = held.arbiter
     ini = Path(arbiter.config_file)
     try:
@@ -38,6 +40,7 @@ async def reload(held: Supervisor) -> dict[str, Any]:
         if watcher.name in held.roster.agents:
             held.roster.enrol(watcher)
     held.roster.enrol_new()
+    hooks.remember_plugins(arbiter)
     for identity in detached:
         if held.log is not None:
             held.log.write(time.time(), "detach", identity=identity, cause="undeclared")

@@ -355,7 +355,7 @@ class Supervisor:
             try:
                 if full:
                     self.check(agent)
-                self._reconcile(agent)
+                self._reconcile(agent, full)
             except Exception:
                 logger.exception("circus-failover: the tick failed for %s", agent.identity)
         self.endings.tend()
@@ -365,9 +365,12 @@ class Supervisor:
             self._forget_children()
         self.last_tick = time.time()
 
-    def _reconcile(self, agent: Agent) -> None:
+    def _reconcile(self, agent: Agent, full: bool) -> None:
         """A live agent whose watcher Circus stopped (a detach) gets its keeper again."""
-        if (
+        if agent.observed and full and agent.row.process is None and agent.watcher.is_stopped():
+            if liveness.probe(agent.row, agent.socket, agent.session).liveness is Liveness.LIVE:
+                self.spawn(self.bring_up.readopt(agent))
+        elif (
             agent.phase is Phase.UP
             and agent.watcher.is_stopped()
             and agent.action is None

@@ -93,6 +93,7 @@ class Cause(Word):
     TMUX_MISSING = "tmux-missing"
     SERVER_WEDGED = "server-wedged"
     STATE_DIR = "state-dir"
+    GATE_FAILED = "gate-failed"
     LAUNCH_FAILED = "launch-failed"
     EXITED = "exited"
     SIGNALED = "signaled"

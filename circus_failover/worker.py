@@ -27,6 +27,8 @@ POLL_SECS = 0.05
 HANGUP_AFTER_SECS = 1.0
 """An interactive shell ignores SIGTERM and honours SIGHUP (bash(1), SIGNALS)."""
 KILL_WAIT_SECS = 5.0
+PATIENCE_SECS = 60.0
+"""What a worker may take beyond the agent's grace: a dozen tmux calls of 2 s, and the wait after SIGKILL."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ def main() -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return 75
+    # One that hangs would hold the lock for ever; killed by this, the next tick starts another.
+    signal.alarm(int(order.stop_secs + PATIENCE_SECS))
     report: dict[str, Any] = {
         "kind": "ended",
         "action": order.action,
