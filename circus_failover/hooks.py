@@ -17,7 +17,7 @@ from circus.arbiter import Arbiter
 
 from circus_failover import claims
 from circus_failover.bring_up import Refused
-from circus_failover.policy.bringup import BringUp, Verdict
+from circus_failover.policy.bringup import BringUp, Hindrance, Verdict
 from circus_failover.supervisor import Supervisor
 from circus_failover.words import Cause
 
@@ -33,7 +33,11 @@ def supervisor(arbiter: Any) -> Supervisor:
             _current.close()
         claims.scrub_environment()
         _current = Supervisor(arbiter)
-        _current.open()
+        try:
+            _current.open()
+        except Exception as error:
+            logger.exception("circus-failover: the supervisor could not be opened; every launch is refused")
+            _current.hindrance = Hindrance(Cause.GATE_FAILED, f"{type(error).__name__}: {error}")
         remember_plugins(arbiter)
     return _current
 
@@ -162,10 +166,7 @@ def _attach_at_start() -> None:
         from circus_failover.roster import is_agent
 
         if any(is_agent(watcher) for watcher in self.watchers):
-            try:
-                supervisor(self)
-            except Exception:
-                logger.exception("circus-failover: the supervisor could not be opened; agents are refused")
+            supervisor(self)
         return result
 
     initialize.failover = True  # type: ignore[attr-defined]

@@ -283,3 +283,18 @@ def _literal(word: str) -> str:
 def wait_arguments(path: Path, channel: str) -> list[str]:
     """Return the argv of the small client that a keeper becomes: it ends when the server does."""
     return [program(), "-S", str(path), "wait-for", channel]
+
+
+def attach_arguments(path: Path, session: str, read_only: bool = False) -> list[str]:
+    """Return the argv of the client that shows a session, by its exact name, on this terminal.
+
+    Args:
+        path: the server's socket.
+        session: the session's name; no other is attached to when it is gone.
+        read_only: keys do nothing but detach.
+
+    Raises:
+        TmuxMissing: tmux is not installed.
+    """
+    quiet = ["-r"] if read_only else []
+    return [program(), "-S", str(path), "attach-session", *quiet, "-t", f"={session}"]

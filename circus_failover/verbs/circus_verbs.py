@@ -74,6 +74,18 @@ def begin(held: Supervisor, work: Coroutine[Any, Any, dict[str, Any] | None]) ->
     return held.spawn(guarded(work))
 
 
+def several(command: Any, message: Callable[..., Any], args: tuple[str, ...], opts: dict[str, Any]) -> Any:
+    """Return the message for one name as Circus makes it, and for several, which Circus does not know."""
+    if len(args) < 2:
+        return message(*args, **opts)
+    return command.make_message(names=list(args), **opts)
+
+
+def named(props: dict[str, Any]) -> bool:
+    """Say whether a message names watchers; without a name it is about all of them."""
+    return "name" in props or bool(props.get("names"))
+
+
 def refused(agent: Agent, reason: str) -> dict[str, Any]:
     """Return the verdict of a verb that was refused and changed nothing."""
     return {
@@ -133,12 +145,15 @@ def _end_all(
 class FailoverStart(Start):  # type: ignore[misc]
     __doc__ = Start.__doc__
 
+    def message(self, *args: str, **opts: Any) -> Any:
+        return several(self, super().message, args, opts)
+
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         held = supervisor_of(arbiter)
         agents, others = selected(arbiter, props)
-        if "name" not in props:
+        if not named(props):
             agents = [agent for agent in agents if agent.watcher.autostart]
-        if not agents:
+        if not agents and "names" not in props:
             return super().execute(arbiter, props)
         timeout = WAIT_SECS if props.get("waiting") else PLAIN_WAIT_SECS
         # The reply is the verdict, so circusd answers when it is known, not at once.
@@ -166,10 +181,13 @@ class FailoverStart(Start):  # type: ignore[misc]
 class FailoverStop(Stop):  # type: ignore[misc]
     __doc__ = Stop.__doc__
 
+    def message(self, *args: str, **opts: Any) -> Any:
+        return several(self, super().message, args, opts)
+
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         held = supervisor_of(arbiter)
         agents, others = selected(arbiter, props)
-        if not agents:
+        if not agents and "names" not in props:
             return super().execute(arbiter, props)
         ending, verdicts = _end_all(held, agents, IntentAction.STOP, who(props), "stop")
         if verdicts:
@@ -192,13 +210,16 @@ class FailoverStop(Stop):  # type: ignore[misc]
 class FailoverRestart(Restart):  # type: ignore[misc]
     __doc__ = Restart.__doc__
 
+    def message(self, *args: str, **opts: Any) -> Any:
+        return several(self, super().message, args, opts)
+
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         held = supervisor_of(arbiter)
-        if "name" not in props:
+        if not named(props):
             # circusd restarts itself: agents are detached and adopted again.
             return begin(held, held.turns.run(partial(arbiter.restart, inside_circusd=True)))
         agents, others = selected(arbiter, props)
-        if not agents:
+        if not agents and "names" not in props:
             return super().execute(arbiter, props)
         ending, verdicts = _end_all(held, agents, IntentAction.RESTART, who(props), "restart")
         timeout = WAIT_SECS if props.get("waiting") else PLAIN_WAIT_SECS

@@ -36,8 +36,11 @@ def selected(arbiter: Any, props: Mapping[str, Any]) -> tuple[list[Agent], list[
     """
     held = supervisor_of(arbiter)
     watchers = list(arbiter.iter_watchers())
-    if "name" in props:
-        watchers = _matching(watchers, str(props["name"]), str(props.get("match", "glob")))
+    names = props.get("names") or ([props["name"]] if "name" in props else None)
+    if names is not None:
+        match = str(props.get("match", "glob"))
+        named = [watcher for name in names for watcher in _matching(watchers, str(name), match)]
+        watchers = [watcher for watcher in watchers if watcher in named]
     agents = [held.roster.agents[watcher.name] for watcher in watchers if watcher.name in held.roster.agents]
     others = [watcher for watcher in watchers if watcher.name not in held.roster.agents]
     return agents, others
