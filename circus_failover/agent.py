@@ -61,6 +61,8 @@ class Agent:
     wedged: bool = False
     divergence: str | None = None
     """What the gate would say, found when a live agent was adopted."""
+    judged_accounts: int = 0
+    """How many account homes the gate looked at."""
     readopting: bool = False
     changed: list[asyncio.Future[None]] = field(default_factory=list)
     """Woken at every change of phase."""
@@ -90,6 +92,11 @@ class Agent:
         if self.row.session and self.phase in LIVE_PHASES:
             return self.row.session
         return self.settings.session if self.settings is not None else self.row.session
+
+    @property
+    def reason(self) -> str | None:
+        """What there is to say: of its phase, of its settings, of its account homes."""
+        return self.row.reason or self.problems or self.divergence
 
     def wake_waiters(self) -> None:
         """Let everybody who awaits `next_change` look again."""
@@ -129,7 +136,7 @@ class Agent:
             "identity": self.identity,
             "phase": str(self.phase),
             "state": str(state) if state else None,
-            "reason": row.reason or self.divergence,
+            "reason": self.reason,
             "cause": row.cause,
             "last_cause": self.last_cause,
             "runtime": settings.runtime if settings else None,
@@ -142,7 +149,7 @@ class Agent:
             "session": self.session,
             "socket": str(self.socket) if self.socket else None,
             "server_pid": row.server_pid if runs else None,
-            "since": row.since,
+            "since": row.since or None,
             "last_activity": self.last_activity(terminal) if runs else None,
             "assignment": None,
             "wedged": self.wedged,

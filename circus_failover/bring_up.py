@@ -123,6 +123,7 @@ class BringUps:
         agent.divergence = None
         if settings is not None:
             gate = shared_state.check(settings.settings, settings.account)
+            agent.judged_accounts = gate.accounts
             if not gate.ok:
                 agent.divergence = gate.reason
                 hindrance = hindrance or Hindrance(Cause.SHARED_STATE, gate.reason)

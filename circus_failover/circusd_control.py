@@ -1,7 +1,7 @@
 """Start and stop circusd from outside, and nothing else: no agent is started or ended here.
 
-`up` starts one circusd for a circus.ini, detached, however many call it at once; `down` stops it and leaves its
-agents alone. Both know circusd by the lock of its state directory, by pid and start time.
+`up` starts one circusd for a circus.ini, detached, however many call it at once; `down` stops it and
+leaves its agents alone. Both know circusd by the lock of its state directory, by pid and start time.
 """
 
 from __future__ import annotations
@@ -11,58 +11,36 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from circus.client import CircusClient
-from circus.config import get_config
 from circus.exc import CallError
 
-from circus_failover import fleet_file, process_table, settings, state_dir
+from circus_failover import process_table, settings, state_dir
 from circus_failover.agent_settings import KEEPER
-from circus_failover.claims import SCRUBBED
+from circus_failover.circusd_site import UNREACHABLE, Answer, Failed, Site, absolute, ask, listens
 from circus_failover.process_table import ProbeFailed, ProcessId
 from circus_failover.state_dir import Holder, StateDir, StateDirError
 from circus_failover.store import StoreError, open_reader
 
-UNREACHABLE, FAILED = 1, 3
 UP_SECS = 60.0
 DOWN_SECS = 30.0
-ANSWER_SECS = 1.0
+QUIT_SECS = 5.0
+AGAIN_SECS = 2.0
+"""A SIGTERM that reaches circusd while it runs another command is lost (Circus 0.19), so it is sent again."""
 DEAF_SECS = 10.0
 """How long a circusd that holds the lock may take until it answers; it takes the lock before it binds."""
 TAIL_LINES = 15
-LIVING = ("starting", "up", "stopping", "observed")
-Answer = dict[str, Any]
-
-
-class Failed(Exception):
-    """Something asked for on the command line failed: one message, and the exit code."""
-
-    def __init__(self, message: str, code: int = FAILED) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-@dataclass(frozen=True)
-class Site:
-    """One circus.ini and what it says about where its circusd is.
-
-    `options` is what Circus's get_config() makes of it; `endpoint` can be connected to from any folder.
-    """
-
-    ini: Path
-    fleet: fleet_file.FleetFile
-    options: Mapping[str, Any]
-    endpoint: str
-    state: StateDir
+SCRUBBED = frozenset(
+    ("TMUX", "TMUX_PANE")
+    + ("FAILOVER_IDENTITY", "FAILOVER_GENERATION", "FAILOVER_CONVERSATION", "FAILOVER_HOME")
+)
+"""Variables of an agent or a tmux server that `up` was called from."""
 
 
 @dataclass(frozen=True)
@@ -80,113 +58,6 @@ class Stopped:
 
     pid: int | None
     alive: tuple[str, ...]
-
-
-def existing_ini(given: str | None) -> Path:
-    """Return the circus.ini that is meant: the one named, else the one in this folder.
-
-    Raises:
-        Failed: it is not there (exit 1).
-    """
-    path = Path(given if given is not None else "circus.ini")
-    if not path.is_file():
-        found = "a folder is there" if path.is_dir() else "no such file"
-        hint = "" if given is not None else "; name another: failoverctl VERB PATH"
-        raise Failed(f"{settings.printable(str(path.absolute()))}: {found}, expected a circus.ini{hint}", 1)
-    return path.absolute()
-
-
-def circus_options(ini: Path) -> dict[str, Any]:
-    """Return a circus.ini as Circus reads it; one that `fleet_file.read` accepted raises nothing."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        options: dict[str, Any] = get_config(str(ini))
-    return options
-
-
-def site_of(ini: Path) -> Site:
-    """Read a circus.ini and the failover.yaml files that its agents name.
-
-    Raises:
-        SettingsError: one of them cannot be read, or no agent names one; every problem is in it.
-        Failed: it has no agents, so nothing of ours would run (exit 1).
-    """
-    fleet = fleet_file.read(ini)
-    if not fleet.agents:
-        raise Failed(f"{ini}: no watcher names the enrol hook, so there are no agents to run", 1)
-    loaded: list[settings.Settings] = []
-    problems: list[settings.Problem] = []
-    for path in fleet.config_paths():
-        try:
-            loaded.append(settings.load(path))
-        except settings.SettingsError as error:
-            problems.extend(error.problems)
-    if not loaded and not problems:
-        expected = "FAILOVER_CONFIG, the path of a failover.yaml"
-        problems.append(settings.Problem(str(ini), "FAILOVER_CONFIG", None, expected, section="env"))
-    if problems:
-        raise settings.SettingsError(problems)
-    return Site(
-        ini, fleet, circus_options(ini), absolute(fleet.endpoint, ini), StateDir(loaded[0].state_dir)
-    )
-
-
-def absolute(endpoint: str, ini: Path) -> str:
-    """Return an endpoint with a relative ipc path resolved: `up` and our units run circusd in ini's folder."""
-    kind, _, path = endpoint.partition("://")
-    if kind != "ipc" or path.startswith(("/", "@")):
-        return endpoint
-    return f"ipc://{ini.absolute().parent / path}"
-
-
-def ask(endpoint: str, command: str, timeout: float = ANSWER_SECS, **properties: Any) -> Answer:
-    """Send one message to circusd and return its answer.
-
-    Args:
-        endpoint: where circusd listens.
-        command: the verb.
-        timeout: seconds to wait.
-        properties: of the message.
-
-    Raises:
-        CallError: no answer in time, or the endpoint cannot be used.
-    """
-    import zmq
-
-    try:
-        client = CircusClient(endpoint=endpoint, timeout=timeout)
-    except zmq.ZMQError as error:
-        raise CallError(f"{endpoint} cannot be used: {error}") from error
-    try:
-        answer: Answer = client.call({"command": command, "properties": properties})
-        return answer
-    finally:
-        client.stop()
-
-
-def listens(endpoint: str) -> bool:
-    """Say whether anybody accepts connections on an ipc or tcp endpoint; nothing is sent."""
-    kind, _, where = endpoint.partition("://")
-    if kind == "ipc":
-        family, address = socket.AF_UNIX, ("\0" + where[1:] if where.startswith("@") else where)
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.settimeout(ANSWER_SECS)
-            return _connects(lambda: probe.connect(address))
-    host, _, port = where.rpartition(":")
-    host = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1"}.get(host, host.strip("[]"))
-
-    def connect() -> None:
-        socket.create_connection((host, int(port)), ANSWER_SECS).close()
-
-    return kind == "tcp" and port.isdigit() and _connects(connect)
-
-
-def _connects(connect: Callable[[], None]) -> bool:
-    try:
-        connect()
-    except OSError:
-        return False
-    return True
 
 
 # -- up ----------------------------------------------------------------------------------------------
@@ -266,8 +137,8 @@ def _already(site: Site, found: Holder, until: float) -> Running:
 def _same_fleet(site: Site, found: Holder) -> None:
     if found.ini != "unknown" and os.path.realpath(found.ini) != os.path.realpath(site.ini):
         raise Failed(
-            f"{site.state.path} is held by circusd pid {found.process.pid} of {found.ini}, not of {site.ini}: "
-            "name that one, or give each fleet a state_dir of its own"
+            f"{site.state.path} is held by circusd pid {found.process.pid} of {found.ini}, "
+            f"not of {site.ini}: name that one, or give each fleet a state_dir of its own"
         )
 
 
@@ -378,3 +249,110 @@ def _tail(path: Path, offset: int) -> str:
 
 
 # -- down --------------------------------------------------------------------------------------------
+
+
+def down(site: Site, endpoint: str | None, by: str, say: Callable[[str], None]) -> Stopped:
+    """Stop the circusd that holds a state directory, and wait until it is gone. Agents are not touched.
+
+    Args:
+        site: which one.
+        endpoint: where to reach it; None: where it says it listens.
+        by: who asks, for circusd's records.
+        say: is told what is being waited for.
+
+    Returns:
+        Its pid, None when it did not run, and the agents that are alive.
+
+    Raises:
+        Failed: it belongs to another circus.ini, or does not end within `DOWN_SECS`.
+    """
+    found = state_dir.holder(site.state)
+    if found is None:
+        if listens(endpoint or site.endpoint):
+            return down_at(endpoint or site.endpoint, by, say)
+        return Stopped(None, living_agents(site.state))
+    _same_fleet(site, found)
+    process = found.process
+    say(f"circusd (pid {process.pid}) is stopping")
+    quitted = _quit(endpoint or _endpoint_of(site, found), by)
+    if not quitted and process.pid == 0:
+        raise Failed(
+            f"{site.state.lock} is held by a process that wrote no pid into it and does not answer: "
+            f"find it (fuser {site.state.lock}) and end it with SIGTERM"
+        )
+    _await_gone(process, quitted, lambda: state_dir.holder(site.state) is None)
+    return Stopped(process.pid, living_agents(site.state))
+
+
+def down_at(endpoint: str, by: str, say: Callable[[str], None]) -> Stopped:
+    """Stop whatever circusd answers on an endpoint, as `down` does; for when no circus.ini is at hand.
+
+    Raises:
+        Failed: somebody listens there and does not answer (exit 1), or does not end.
+    """
+    if not listens(endpoint):
+        return Stopped(None, ())
+    state: StateDir | None = None
+    try:
+        circusd = ask(endpoint, "fleet", QUIT_SECS).get("circusd") or {}
+        pid = int(circusd.get("pid") or ask(endpoint, "dstats", QUIT_SECS)["info"]["pid"])
+        state = StateDir(Path(circusd["state_dir"])) if circusd.get("state_dir") else None
+    except (CallError, KeyError, TypeError, ValueError) as error:
+        raise Failed(
+            f"something listens on {endpoint} and does not answer as circusd does ({error}): "
+            "name its circus.ini, so that it is known by its lock: failoverctl down circus.ini",
+            UNREACHABLE,
+        ) from error
+    process = process_table.identify(pid)
+    say(f"circusd (pid {pid}) is stopping")
+    if process is not None and _quit(endpoint, by):
+        _await_gone(process, True, lambda: True)
+    return Stopped(pid, living_agents(state) if state else ())
+
+
+def _quit(endpoint: str, by: str) -> bool:
+    try:
+        return ask(endpoint, "quit", QUIT_SECS, by=by).get("status") == "ok"
+    except CallError:
+        return False
+
+
+def _await_gone(process: ProcessId, quitted: bool, free: Callable[[], bool]) -> None:
+    until = time.monotonic() + DOWN_SECS
+    again = 0.0
+    while True:
+        try:
+            runs = process.pid != 0 and process_table.alive(process)
+        except ProbeFailed:
+            runs = True
+        if not runs and free():
+            return
+        if time.monotonic() > until:
+            raise Failed(
+                f"circusd pid {process.pid} did not stop within {DOWN_SECS:g} s: look at its log; "
+                f"kill -KILL {process.pid} ends it, and agents live on"
+            )
+        if runs and not quitted and time.monotonic() >= again:
+            process_table.send(process, signal.SIGTERM)
+            again = time.monotonic() + AGAIN_SECS
+        time.sleep(0.05)
+
+
+def living_agents(state: StateDir) -> tuple[str, ...]:
+    """Return the agents whose stored process runs right now; none when there is no store to say so."""
+    try:
+        reader = open_reader(state.store)
+    except StoreError:
+        return ()
+    try:
+        rows, boot = reader.agents().values(), process_table.boot_id()
+    finally:
+        reader.close()
+    return tuple(row.identity for row in rows if row.boot == boot and row.process and _alive(row.process))
+
+
+def _alive(process: ProcessId) -> bool:
+    try:
+        return process_table.alive(process)
+    except ProbeFailed:
+        return False

@@ -99,16 +99,15 @@ class Launching:
         except (OSError, StoreError) as error:
             raise NotLaunched(str(error)) from error
         crashpoint.reached("launch-recorded")
-        self._gate_log(settings)
+        self._gate_log(agent)
         agent.starting = Starting(time.time(), failure)
         agent.plan = keeper.plan(self._supervisor, agent, launch=True)
         self._supervisor.proving.soon()
 
-    def _gate_log(self, settings: AgentSettings) -> None:
+    def _gate_log(self, agent: Agent) -> None:
         if self._supervisor.log is not None:
-            checked = settings.settings.accounts
             self._supervisor.log.write(
-                time.time(), "gate", action="ok", identity=settings.identity, accounts=len(checked)
+                time.time(), "gate", action="ok", identity=agent.identity, accounts=agent.judged_accounts
             )
 
     def _agent_environment(

@@ -34,11 +34,15 @@ def value(raw: object) -> str:
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     escaped = escaped.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
-    escaped = "".join(
-        ch if ch.isprintable() else (f"\\x{ord(ch):02x}" if ord(ch) < 256 else f"\\u{ord(ch):04x}")
-        for ch in escaped
-    )
+    escaped = "".join(ch if ch.isprintable() else _escape(ord(ch)) for ch in escaped)
     return f'"{escaped}"'
+
+
+def _escape(code: int) -> str:
+    """Return one character in the shortest of Python's escapes that is not ambiguous."""
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def line(now: float, ev: str, fields: Mapping[str, object]) -> str:

@@ -269,6 +269,7 @@ class Store(Reader):
             connection.execute("PRAGMA synchronous=FULL")
             super().__init__(connection)
             connection.executescript(_SCHEMA)
+            self._file = _file_id(path)
             self._check_version()
         except (sqlite3.Error, OSError) as error:
             raise StoreError(
@@ -296,6 +297,9 @@ class Store(Reader):
         Raises:
             StoreError: it could not be stored; nothing was.
         """
+        if _file_id(self.path) != self._file:
+            # SQLite goes on writing into the unlinked file, and the next circusd would know nothing of it.
+            raise StoreError(f"the store {self.path} was removed or replaced while in use: restart circusd")
         try:
             self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._db.execute("BEGIN IMMEDIATE")
@@ -409,6 +413,14 @@ class Store(Reader):
     def forget_reports(self, before: float) -> None:
         """Forget the names of reports taken in before a time; their files are gone since then."""
         self._db.execute("DELETE FROM taken_in WHERE at < ?", (before,))
+
+
+def _file_id(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def open_reader(path: Path) -> Reader:

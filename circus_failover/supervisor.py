@@ -198,7 +198,7 @@ class Supervisor:
                 "phase": agent.row.phase,
                 "state": str(state) if state else None,
                 "cause": agent.row.cause,
-                "reason": agent.row.reason,
+                "reason": agent.reason,
             },
         )
 

@@ -4,7 +4,7 @@ First match wins. Nothing here reads, writes, waits or knows Circus.
 
 | situation | action | cause |
 |---|---|---|
-| an end of this agent is under way | leave | the end's |
+| an end of this agent is under way | leave | none |
 | observed, alive | adopt | observed |
 | observed, not alive | leave | observed |
 | alive, the launch that is recorded | adopt | adopted |
@@ -14,7 +14,7 @@ First match wins. Nothing here reads, writes, waits or knows Circus.
 | restore: stopped by an operator, parked or held | leave | none |
 | restore: ended by itself, `failover.restart` is not `always` | leave | none |
 | a launch is refused (settings, shared state, tmux missing) | refuse | that |
-| something of the dead launch is left | clear first, then again | none |
+| something of the dead launch is left | clear first, then again | why it is wanted |
 | otherwise | launch | why it is wanted |
 """
 

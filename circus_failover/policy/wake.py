@@ -1,0 +1,144 @@
+"""Resume or fresh: how an agent begins again is decided by how its last launch ended. The table, only.
+
+First match wins.
+
+| asked | state | result | cause |
+|---|---|---|---|
+| fresh | any | fresh | fresh-requested |
+| resume | something to resume | resume | resume-requested |
+| resume | nothing to resume | refused | resume-requested-nothing-to-resume |
+| | never launched | fresh | first-wake |
+| | lost with its server or host, proven, `failover.resume_lost` | resume, else fresh | lost-resume / lost-no-resume |
+| | not parked: it ended by itself | fresh | crash-or-self-close |
+| | parked, conversation | resume, else fresh | idle-reaped-conversation / idle-reaped-conversation-no-resume |
+| | parked, executor, a topic new to the conversation | fresh | idle-reaped-new-topic |
+| | parked, executor, a topic the conversation knows | resume, else fresh | idle-reaped-resume / idle-reaped-no-resume |
+| | parked, executor, no topic, too long ago | fresh | idle-reaped-too-old |
+| | parked, executor, no topic | resume, else fresh | idle-reaped-resume / idle-reaped-no-resume |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from circus_failover.words import Word
+
+
+class WakeMode(Word):
+    """How a launch begins."""
+
+    FRESH = "fresh"
+    RESUME = "resume"
+    REFUSED = "refused"
+
+
+class WakeAsked(Word):
+    """What the wake asked for."""
+
+    FRESH = "fresh"
+    RESUME = "resume"
+    NOTHING = "nothing"
+
+
+class Kind(Word):
+    """What an agent's conversation is for (`failover.kind`)."""
+
+    EXECUTOR = "executor"
+    CONVERSATION = "conversation"
+
+
+class WakeCause(Word):
+    """Why a launch is fresh or a resume; stored and logged before it."""
+
+    FRESH_REQUESTED = "fresh-requested"
+    RESUME_REQUESTED = "resume-requested"
+    NOTHING_TO_RESUME = "resume-requested-nothing-to-resume"
+    FIRST_WAKE = "first-wake"
+    LOST_RESUME = "lost-resume"
+    LOST_NO_RESUME = "lost-no-resume"
+    CRASH_OR_SELF_CLOSE = "crash-or-self-close"
+    CONVERSATION_RESUME = "idle-reaped-conversation"
+    CONVERSATION_NO_RESUME = "idle-reaped-conversation-no-resume"
+    NEW_TOPIC = "idle-reaped-new-topic"
+    PARKED_RESUME = "idle-reaped-resume"
+    PARKED_NO_RESUME = "idle-reaped-no-resume"
+    TOO_OLD = "idle-reaped-too-old"
+
+
+@dataclass(frozen=True)
+class WakeSettings:
+    """The settings a wake depends on."""
+
+    kind: Kind = Kind.EXECUTOR
+    resume_lost: bool = True
+    resume_max_age_secs: float = 86400.0
+
+
+@dataclass(frozen=True)
+class LastLaunch:
+    """How the last launch ended, as far as a record proves it."""
+
+    lost: bool = False
+    """Its tmux server or its host went, and a record says so."""
+    parked_at: float | None = None
+    """Epoch seconds of the park that ended it, still unspent; None when it ended by itself."""
+
+
+@dataclass(frozen=True)
+class WakeVerdict:
+    """How the launch begins, and why."""
+
+    mode: WakeMode
+    cause: WakeCause
+
+
+def topic_of(raw: str | None) -> str | None:
+    """Return a topic trimmed; an empty one is none."""
+    trimmed = (raw or "").strip()
+    return trimmed or None
+
+
+def decide(
+    settings: WakeSettings,
+    asked: WakeAsked,
+    last: LastLaunch | None,
+    resumable: bool,
+    topic: str | None,
+    topic_known: bool,
+    now: float,
+) -> WakeVerdict:
+    """Return whether a wake resumes or begins fresh.
+
+    Args:
+        settings: the agent's.
+        asked: what the wake asked for.
+        last: how the last launch ended; None when there never was one.
+        resumable: there is a conversation that can be resumed.
+        topic: the topic of what is to be done, as given; see `topic_of`.
+        topic_known: that topic was delivered in the conversation that would be resumed.
+        now: epoch seconds.
+    """
+
+    def resume_if_possible(resume: WakeCause, fresh: WakeCause) -> WakeVerdict:
+        return WakeVerdict(WakeMode.RESUME, resume) if resumable else WakeVerdict(WakeMode.FRESH, fresh)
+
+    if asked is WakeAsked.FRESH:
+        return WakeVerdict(WakeMode.FRESH, WakeCause.FRESH_REQUESTED)
+    if asked is WakeAsked.RESUME:
+        if resumable:
+            return WakeVerdict(WakeMode.RESUME, WakeCause.RESUME_REQUESTED)
+        return WakeVerdict(WakeMode.REFUSED, WakeCause.NOTHING_TO_RESUME)
+    if last is None:
+        return WakeVerdict(WakeMode.FRESH, WakeCause.FIRST_WAKE)
+    if last.lost and settings.resume_lost:
+        return resume_if_possible(WakeCause.LOST_RESUME, WakeCause.LOST_NO_RESUME)
+    if last.parked_at is None:
+        return WakeVerdict(WakeMode.FRESH, WakeCause.CRASH_OR_SELF_CLOSE)
+    if settings.kind is Kind.CONVERSATION:
+        return resume_if_possible(WakeCause.CONVERSATION_RESUME, WakeCause.CONVERSATION_NO_RESUME)
+    if topic_of(topic) is not None:
+        if not topic_known:
+            return WakeVerdict(WakeMode.FRESH, WakeCause.NEW_TOPIC)
+    elif now - last.parked_at > settings.resume_max_age_secs:
+        return WakeVerdict(WakeMode.FRESH, WakeCause.TOO_OLD)
+    return resume_if_possible(WakeCause.PARKED_RESUME, WakeCause.PARKED_NO_RESUME)
