@@ -75,8 +75,8 @@ class App(circusctl.ControllerApp):  # type: ignore[misc]
         if args.command == "start" and "start" in opts:
             opts["start"] = args.start
         message = command.message(*args.args, **opts)
-        for one in message if isinstance(message, list) else [{"msg": message}]:
-            if isinstance(one.get("msg"), dict):
+        if command.msg_type == "dealer":
+            for one in message if isinstance(message, list) else [{"msg": message}]:
                 one["msg"].setdefault("properties", {}).update(_sender(args.command))
         endpoint = args.endpoint
         if endpoint is None and command.msg_type == "sub":

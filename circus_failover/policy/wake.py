@@ -5,16 +5,21 @@ First match wins.
 | asked | state | result | cause |
 |---|---|---|---|
 | fresh | any | fresh | fresh-requested |
-| resume | something to resume | resume | resume-requested |
-| resume | nothing to resume | refused | resume-requested-nothing-to-resume |
+| resume | resumable | resume | resume-requested |
+| resume | not resumable | refused | resume-requested-nothing-to-resume |
 | | never launched | fresh | first-wake |
-| | lost with its server or host, proven, `failover.resume_lost` | resume, else fresh | lost-resume / lost-no-resume |
+| | lost, `resume_lost`, resumable | resume | lost-resume |
+| | lost, `resume_lost`, not resumable | fresh | lost-no-resume |
 | | not parked: it ended by itself | fresh | crash-or-self-close |
-| | parked, conversation | resume, else fresh | idle-reaped-conversation / idle-reaped-conversation-no-resume |
-| | parked, executor, a topic new to the conversation | fresh | idle-reaped-new-topic |
-| | parked, executor, a topic the conversation knows | resume, else fresh | idle-reaped-resume / idle-reaped-no-resume |
+| | parked, conversation, resumable | resume | idle-reaped-conversation |
+| | parked, conversation, not resumable | fresh | idle-reaped-conversation-no-resume |
+| | parked, executor, new topic | fresh | idle-reaped-new-topic |
 | | parked, executor, no topic, too long ago | fresh | idle-reaped-too-old |
-| | parked, executor, no topic | resume, else fresh | idle-reaped-resume / idle-reaped-no-resume |
+| | parked, executor, resumable | resume | idle-reaped-resume |
+| | parked, executor, not resumable | fresh | idle-reaped-no-resume |
+
+Lost means: with its tmux server or its host, proven by a record. A topic is new when it was never
+delivered in the conversation that would be resumed.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ therefore replace its commands in circusd, also for plain circusctl.
 from __future__ import annotations
 
 import asyncio
+import textwrap
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
@@ -72,6 +73,13 @@ async def guarded(work: Coroutine[Any, Any, dict[str, Any] | None]) -> dict[str,
 def begin(held: Supervisor, work: Coroutine[Any, Any, dict[str, Any] | None]) -> asyncio.Future[Any]:
     """Run a verb's slow part on the loop and return the future Circus waits for."""
     return held.spawn(guarded(work))
+
+
+def described(command: type[Any], note: str) -> str:
+    """Return Circus's help text of a verb with what it means for agents at its end."""
+    text = " ".join(note.split())
+    wrapped = textwrap.fill(f"This verb {text}", 100)
+    return f"{textwrap.dedent(command.__doc__ or '').rstrip()}\n\nAgents\n++++++\n\n{wrapped}\n"
 
 
 def several(command: Any, message: Callable[..., Any], args: tuple[str, ...], opts: dict[str, Any]) -> Any:
@@ -143,7 +151,11 @@ def _end_all(
 
 
 class FailoverStart(Start):  # type: ignore[misc]
-    __doc__ = Start.__doc__
+    __doc__ = described(
+        Start,
+        """starts agents through the gate, clears `stopped`, and answers with the verdict: up, or
+        refused and why. Several names may be given.""",
+    )
 
     def message(self, *args: str, **opts: Any) -> Any:
         return several(self, super().message, args, opts)
@@ -179,7 +191,11 @@ class FailoverStart(Start):  # type: ignore[misc]
 
 
 class FailoverStop(Stop):  # type: ignore[misc]
-    __doc__ = Stop.__doc__
+    __doc__ = described(
+        Stop,
+        """ends agents: they have `failover.stop_secs` to end, then SIGKILL, and stay stopped until
+        `start`. Several names may be given. An observed session is never ended.""",
+    )
 
     def message(self, *args: str, **opts: Any) -> Any:
         return several(self, super().message, args, opts)
@@ -208,7 +224,10 @@ class FailoverStop(Stop):  # type: ignore[misc]
 
 
 class FailoverRestart(Restart):  # type: ignore[misc]
-    __doc__ = Restart.__doc__
+    __doc__ = described(
+        Restart,
+        """ends agents and brings them back. Without a name circusd restarts itself, and agents live on.""",
+    )
 
     def message(self, *args: str, **opts: Any) -> Any:
         return several(self, super().message, args, opts)
@@ -242,7 +261,9 @@ class FailoverRestart(Restart):  # type: ignore[misc]
 
 
 class FailoverRm(RmWatcher):  # type: ignore[misc]
-    __doc__ = RmWatcher.__doc__
+    __doc__ = described(
+        RmWatcher, """ends an agent and removes it; with --nostop it is only let go of, and lives on."""
+    )
 
     def message(self, *args: str, **opts: Any) -> Any:
         # circusctl drops --nostop and --waiting (0.19), so its `rm --nostop` ends what it promised to keep.
@@ -282,7 +303,9 @@ class FailoverRm(RmWatcher):  # type: ignore[misc]
 
 
 class FailoverReload(Reload):  # type: ignore[misc]
-    __doc__ = Reload.__doc__
+    __doc__ = described(
+        Reload, """does not touch agents: their keepers are replaced, and nothing that is down is started."""
+    )
 
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         # A reload starts every stopped watcher; an agent's gate lets it adopt only.
@@ -291,7 +314,11 @@ class FailoverReload(Reload):  # type: ignore[misc]
 
 
 class FailoverReloadConfig(ReloadConfig):  # type: ignore[misc]
-    __doc__ = ReloadConfig.__doc__
+    __doc__ = described(
+        ReloadConfig,
+        """applies changed `failover.*` values in place, detaches and adopts agents for other
+        changes, and ends none: an agent whose section is gone lives on.""",
+    )
 
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         held = supervisor_of(arbiter)
@@ -307,7 +334,7 @@ class FailoverReloadConfig(ReloadConfig):  # type: ignore[misc]
 
 
 class FailoverQuit(Quit):  # type: ignore[misc]
-    __doc__ = Quit.__doc__
+    __doc__ = described(Quit, """leaves every agent running; the next circusd adopts them.""")
 
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         held = supervisor_of(arbiter)
@@ -323,7 +350,7 @@ def _one_process(arbiter: Any, name: str) -> None:
 
 
 class FailoverIncr(IncrProc):  # type: ignore[misc]
-    __doc__ = IncrProc.__doc__
+    __doc__ = described(IncrProc, """is refused for agents, which have one process each.""")
 
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         _one_process(arbiter, props["name"])
@@ -331,7 +358,7 @@ class FailoverIncr(IncrProc):  # type: ignore[misc]
 
 
 class FailoverDecr(DecrProc):  # type: ignore[misc]
-    __doc__ = DecrProc.__doc__
+    __doc__ = described(DecrProc, """is refused for agents, which have one process each.""")
 
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         _one_process(arbiter, props["name"])
@@ -339,7 +366,7 @@ class FailoverDecr(DecrProc):  # type: ignore[misc]
 
 
 class FailoverSet(Set):  # type: ignore[misc]
-    __doc__ = Set.__doc__
+    __doc__ = described(Set, """refuses another number of processes or user for agents.""")
 
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         changed = {"numprocesses", "uid"} & set(props.get("options", {}))
@@ -359,7 +386,7 @@ def _to_keeper(arbiter: Any, props: dict[str, Any], verb: str) -> None:
 
 
 class FailoverSignal(Signal):  # type: ignore[misc]
-    __doc__ = Signal.__doc__
+    __doc__ = described(Signal, """reaches an agent's keeper only, never the agent.""")
 
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         _to_keeper(arbiter, props, "signal")
@@ -367,7 +394,7 @@ class FailoverSignal(Signal):  # type: ignore[misc]
 
 
 class FailoverKill(Kill):  # type: ignore[misc]
-    __doc__ = Kill.__doc__
+    __doc__ = described(Kill, """reaches an agent's keeper only, never the agent: `stop` ends one.""")
 
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         _to_keeper(arbiter, props, "kill")
