@@ -51,6 +51,8 @@ class Agent:
     settings: AgentSettings | None = None
     problems: str | None = None
     """Why the settings cannot be used."""
+    observe_wanted: bool | None = None
+    """What the section says of `failover.mode`, also when the rest of it is wrong; None: nothing."""
     last_cause: str | None = None
     """How its last ended launch ended."""
     ticket: Ticket | None = None
@@ -64,6 +66,9 @@ class Agent:
     judged_accounts: int = 0
     """How many account homes the gate looked at."""
     readopting: bool = False
+    readopt_failures: int = 0
+    readopt_after: float = 0.0
+    """Monotonic seconds before which its keeper is not tried again."""
     changed: list[asyncio.Future[None]] = field(default_factory=list)
     """Woken at every change of phase."""
 
@@ -74,8 +79,10 @@ class Agent:
 
     @property
     def observed(self) -> bool:
-        """Whether it is only watched and shown."""
-        return self.settings is not None and self.settings.mode is Mode.OBSERVE
+        """Whether it is only watched and shown; a section that cannot be read never changes that."""
+        if self.problems is None and self.settings is not None:
+            return self.settings.mode is Mode.OBSERVE
+        return self.phase is Phase.OBSERVED if self.observe_wanted is None else self.observe_wanted
 
     @property
     def socket(self) -> Path | None:

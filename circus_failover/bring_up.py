@@ -16,10 +16,15 @@ from circus_failover.agent import Agent, KeeperPlan, Ticket
 from circus_failover.agent_settings import Restart
 from circus_failover.launching import Launching, NotLaunched, adding
 from circus_failover.policy.bringup import BringUp, Hindrance, Situation, Verdict, decide
+from circus_failover.roster import lend_to_keeper
 from circus_failover.words import Asked, Cause, Liveness, Phase
 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
+
+
+READOPT_MAX_SECS = 60.0
+"""At most so long between two tries to give a live agent its keeper again."""
 
 
 class Refused(Exception):
@@ -58,11 +63,11 @@ class BringUps:
             return False
         if verdict.action is BringUp.ADOPT:
             self._adopt(agent, evidence, verdict)
-        else:
-            try:
-                self._launching.launch(agent, verdict, who)
-            except NotLaunched as error:
-                self.refuse(agent, Verdict(BringUp.REFUSE, Cause.STATE_DIR, str(error)))
+            return agent.plan is not None
+        try:
+            self._launching.launch(agent, verdict, who)
+        except NotLaunched as error:
+            self.refuse(agent, Verdict(BringUp.REFUSE, Cause.STATE_DIR, str(error)))
         return True
 
     def before_spawn(self, agent: Agent) -> bool:
@@ -78,7 +83,7 @@ class BringUps:
             plan = self._again(agent)
         if plan is None:
             return False
-        watcher.env = plan.environment
+        lend_to_keeper(watcher, plan.environment)
         return True
 
     def _again(self, agent: Agent) -> KeeperPlan | None:
@@ -198,15 +203,23 @@ class BringUps:
             **changes,
         )
         self._supervisor.check(agent)
-        agent.plan = keeper.plan(self._supervisor, agent)
+        try:
+            agent.plan = keeper.plan(self._supervisor, agent)
+        except tmux.TmuxMissing as error:
+            # It lives all the same; only its keeper has to wait until tmux is there again.
+            logger.warning("circus-failover: no keeper for %s: %s", agent.identity, error)
 
     async def readopt(self, agent: Agent) -> None:
         """Give a live agent, whose watcher was stopped, its keeper again."""
         agent.readopting = True
+        agent.readopt_after = time.monotonic() + min(2.0**agent.readopt_failures, READOPT_MAX_SECS)
+        agent.readopt_failures += 1
         try:
             await self._supervisor.turns.hold("watcher_start", lambda: self._keeper_again(agent))
         finally:
             agent.readopting = False
+        if not agent.watcher.is_stopped():
+            agent.readopt_failures = 0
 
     async def _keeper_again(self, agent: Agent) -> None:
         if not agent.watcher.is_stopped():

@@ -16,12 +16,12 @@ from circus_failover.words import Phase
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
 
+KEEPER_FOLDER = "/"
 _ATTRIBUTES = (
     "name",
     "cmd",
     "numprocesses",
     "uid",
-    "working_dir",
     "autostart",
     "shell",
     "on_demand",
@@ -40,17 +40,33 @@ def configuration(watcher: Any) -> dict[str, object]:
     """Return a watcher's configuration as Circus's ini reader gives it, from what is in force now."""
     raw: dict[str, object] = {name: getattr(watcher, name) for name in _ATTRIBUTES}
     raw["env"] = own_environment(watcher)
+    raw["working_dir"] = _own(watcher, "working_dir")
     raw.update(watcher._options)
     return raw
 
 
 def own_environment(watcher: Any) -> dict[str, str]:
-    """Return the environment its section gives a watcher, not the one our keeper is started with."""
-    kept = getattr(watcher, "failover_environment", None)
-    if kept is None:
-        kept = dict(watcher.env or {})
-        watcher.failover_environment = kept
-    return dict(kept)
+    """Return the environment its section gives a watcher, not the one its keeper is started with."""
+    return dict(_own(watcher, "env") or {})
+
+
+def lend_to_keeper(watcher: Any, environment: dict[str, str]) -> None:
+    """Let Circus spawn a keeper with this environment, in a folder that is always there.
+
+    The section's own values are kept for the agent; a value set over the endpoint afterwards replaces them.
+    """
+    for name, lent in (("env", environment), ("working_dir", KEEPER_FOLDER)):
+        _own(watcher, name)
+        setattr(watcher, name, lent)
+        setattr(watcher, f"failover_lent_{name}", lent)
+
+
+def _own(watcher: Any, name: str) -> Any:
+    """Return an attribute's value that is not one we lent to the keeper."""
+    value = getattr(watcher, name)
+    if value is not getattr(watcher, f"failover_lent_{name}", None):
+        setattr(watcher, f"failover_own_{name}", value)
+    return getattr(watcher, f"failover_own_{name}")
 
 
 def config_path(watcher: Any, arbiter: Any) -> Path | None:
@@ -77,6 +93,11 @@ def state_dir_of_fleet(arbiter: Any) -> Path | None:
     if error is not None:
         raise error
     return None
+
+
+def _wants_observe(raw: object) -> bool | None:
+    """Say whether a section wants its session left alone, whatever else is wrong; None: it is silent."""
+    return None if raw is None else str(raw).strip().lower() == "observe"
 
 
 def _named(path: Path | None, name: str) -> Path:
@@ -171,10 +192,13 @@ class Roster:
     def read_settings(self, agent: Agent) -> None:
         """Read an agent's settings anew; what is wrong with them becomes its refusal."""
         agent.problems = None
+        agent.observe_wanted = _wants_observe(agent.watcher._options.get("failover.mode"))
         ini = str(getattr(self._supervisor.arbiter, "config_file", "circus.ini"))
         try:
             path = _named(config_path(agent.watcher, self._supervisor.arbiter), agent.identity)
             loaded = self._load(path)
+            if agent.observe_wanted is None:
+                agent.observe_wanted = _wants_observe(loaded.defaults.get("mode"))
             agent.settings = agent_settings.parse(configuration(agent.watcher), loaded, ini)
             state = self._supervisor.state
             if state is not None and loaded.state_dir != state.path:

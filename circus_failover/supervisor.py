@@ -375,6 +375,7 @@ class Supervisor:
             and agent.watcher.is_stopped()
             and agent.action is None
             and not agent.readopting
+            and time.monotonic() >= agent.readopt_after
             and not agent.observed
         ):
             self.spawn(self.bring_up.readopt(agent))
