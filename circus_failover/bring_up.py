@@ -53,6 +53,8 @@ class BringUps:
         evidence, verdict = self.judge(agent, asked)
         agent.ticket = None
         if verdict.action is BringUp.LEAVE:
+            if asked is Asked.RESTORE and agent.action is not None:
+                self._restore_after(agent)
             if agent.observed and agent.phase is not Phase.OBSERVED:
                 self._supervisor.record(agent, "observe", {"action": "absent"}, phase=Phase.OBSERVED)
             return False
@@ -69,6 +71,12 @@ class BringUps:
         except NotLaunched as error:
             self.refuse(agent, Verdict(BringUp.REFUSE, Cause.STATE_DIR, str(error)))
         return True
+
+    def _restore_after(self, agent: Agent) -> None:
+        """What is left of its last launch is being cleared: if it would be launched then, note that it is."""
+        _, verdict = self.judge(agent, Asked.RESTORE, ending=False)
+        if verdict.action in (BringUp.LAUNCH, BringUp.CLEAR_FIRST):
+            self._supervisor.endings.then_start(agent)
 
     def before_spawn(self, agent: Agent) -> bool:
         """Give the next keeper its environment; False when nothing lives that it could hold."""
@@ -109,8 +117,16 @@ class BringUps:
             return Asked.RESTORE, "circusd"
         return Asked.ADOPT, "circusd"
 
-    def judge(self, agent: Agent, asked: Asked) -> tuple[liveness.Evidence, Verdict]:
-        """Return what is found of an agent, and what a start asked for in this way would do."""
+    def judge(
+        self, agent: Agent, asked: Asked, ending: bool | None = None
+    ) -> tuple[liveness.Evidence, Verdict]:
+        """Return what is found of an agent, and what a start asked for in this way would do.
+
+        Args:
+            agent: whom.
+            asked: who wants it.
+            ending: whether its end is under way; None for what is the case.
+        """
         settings = agent.settings
         hindrance = self._supervisor.hindrance
         if hindrance is None and agent.problems is not None:
@@ -142,7 +158,7 @@ class BringUps:
                 revive=settings is not None and settings.restart is Restart.ALWAYS,
                 liveness=evidence.liveness,
                 ours=evidence.ours,
-                ending=agent.action is not None,
+                ending=agent.action is not None if ending is None else ending,
                 hindrance=hindrance,
                 unknown_reason=evidence.reason,
             )
@@ -184,7 +200,7 @@ class BringUps:
             launch = self._launching.row(
                 agent, agent.row.generation + 1, Cause.ADOPTED_FOREIGN, "operator", None
             )
-            changes["generation"] = launch.generation
+            changes.update(generation=launch.generation, launch=None, conversation=None)
             writes = adding(launch)
         starting = evidence.ours and agent.phase is Phase.STARTING and agent.starting is not None
         if not starting:
@@ -243,13 +259,16 @@ class BringUps:
 
     # -- verbs -----------------------------------------------------------------------------------
 
-    async def start(self, agent: Agent, who: str, timeout: float = 600.0) -> dict[str, Any]:
+    async def start(
+        self, agent: Agent, who: str, timeout: float = 600.0, asked: Asked = Asked.START
+    ) -> dict[str, Any]:
         """Bring an agent up because somebody asked, and return the verdict.
 
         Args:
             agent: whom.
             who: who asked, as shown.
             timeout: seconds after which the verdict is what is known by then.
+            asked: in whose name; anything but an operator's start leaves `stopped` alone.
 
         Returns:
             `identity`, `phase`, `reason`, `cause`, `generation` and `ok`.
@@ -262,7 +281,7 @@ class BringUps:
             await self._settled(agent, until)
             if agent.phase is Phase.UP and not agent.watcher.is_stopped():
                 return self.verdict(agent, already=agent.row.generation == before)
-            if agent.row.stay_stopped:
+            if agent.row.stay_stopped and asked is Asked.START:
                 self._supervisor.record(
                     agent,
                     "start",
@@ -271,7 +290,7 @@ class BringUps:
                     stay_stopped=False,
                     phase=Phase.DOWN if agent.phase is Phase.STOPPED else agent.phase,
                 )
-            agent.ticket = Ticket(Asked.START, who)
+            agent.ticket = Ticket(asked, who)
             self._supervisor.roster.read_settings(agent)
             try:
                 await self._supervisor.turns.hold("watcher_start", lambda: self._fresh_start(agent))

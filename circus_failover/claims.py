@@ -123,6 +123,7 @@ def scrub_environment() -> None:
         "TMUX_PANE",
         "FAILOVER_IDENTITY",
         "FAILOVER_GENERATION",
+        "FAILOVER_LAUNCH",
         "FAILOVER_CONVERSATION",
         "FAILOVER_HOME",
     ):

@@ -13,8 +13,10 @@ import getopt
 import os
 import sys
 import textwrap
+from collections.abc import Container
 from typing import Any
 
+import zmq
 from circus import circusctl
 from circus.client import CircusClient
 from circus.commands import get_commands
@@ -54,6 +56,8 @@ class App(circusctl.ControllerApp):  # type: ignore[misc]
             return _fail(f"{error} (see: failoverctl {args.command} --help)", USAGE)
         except CallError as error:
             return _fail(_unreachable(error, args), UNREACHABLE)
+        except zmq.ZMQError as error:
+            return _fail(f"--endpoint {args.endpoint or _endpoint()!r} cannot be used: {error}", USAGE)
         except Failed as error:
             return _fail(str(error), error.code)
         except BrokenPipeError:
@@ -186,15 +190,29 @@ class _Parser(argparse.ArgumentParser):
 
 def _global_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="failoverctl", add_help=False, allow_abbrev=False)
-    parser.add_argument("--endpoint", default=None, help="circusd's endpoint (CIRCUSCTL_ENDPOINT)")
-    parser.add_argument("--timeout", type=int, default=None, help="seconds to wait for an answer")
-    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
-    parser.add_argument("--prettify", action="store_true", help="indent and colour JSON on a terminal")
-    parser.add_argument("--ssh", default=None, help="SSH server in the form user@host:port")
-    parser.add_argument("--ssh_keyfile", default=None, help="path of the key for it")
-    parser.add_argument("--help", "-h", action="store_true", help="show this help, or a verb's")
+    _add_global_options(parser)
+    parser.set_defaults(endpoint=None, timeout=None, json=False, prettify=False, ssh=None, ssh_keyfile=None)
+    parser.set_defaults(help=False)
     parser.add_argument("--version", action="version", version=f"failoverctl {__version__}")
     return parser
+
+
+def _add_global_options(parser: argparse.ArgumentParser, but: Container[str] = ()) -> None:
+    """Add the options that every verb has, except those a verb has of its own."""
+    quiet = argparse.SUPPRESS
+    options: dict[str, dict[str, Any]] = {
+        "endpoint": {"help": "circusd's endpoint (CIRCUSCTL_ENDPOINT)"},
+        "timeout": {"type": int, "help": "seconds to wait for an answer"},
+        "json": {"action": "store_true", "help": "print the answer as JSON"},
+        "prettify": {"action": "store_true", "help": "indent and colour JSON on a terminal"},
+        "ssh": {"help": "SSH server in the form user@host:port"},
+        "ssh_keyfile": {"help": "path of the key for it"},
+    }
+    for name, details in options.items():
+        if name not in but:
+            parser.add_argument(f"--{name}", default=quiet, **details)
+    text = "show this help, or a verb's"
+    parser.add_argument("--help", "-h", action="store_true", default=quiet, help=text)
 
 
 def parse_arguments(arguments: list[str], commands: dict[str, Any]) -> dict[str, Any]:
@@ -262,8 +280,8 @@ def _verb_parser(verb: str, command: Any) -> argparse.ArgumentParser:
         prog=f"failoverctl {verb}", add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS
     )
     parser.add_argument("args", nargs="*", default=[])
-    parser.add_argument("--help", "-h", action="store_true")
-    parser.add_argument("--json", action="store_true")
+    # People write them behind the verb too; what stood before it keeps its value when they do not.
+    _add_global_options(parser, but={option[1] for option in command.options})
     for _, name, default, text in command.options:
         if isinstance(default, bool):
             parser.add_argument(f"--{name}", action="store_true", default=default, help=text)
@@ -328,7 +346,10 @@ def main() -> None:
         print(overview(commands))
         sys.exit(DONE)
     endpoint = args.endpoint or _endpoint()
-    client = CircusClient(endpoint=endpoint, timeout=args.timeout)
+    try:
+        client = CircusClient(endpoint=endpoint, timeout=args.timeout)
+    except zmq.ZMQError as error:
+        sys.exit(_fail(f"--endpoint {endpoint!r} cannot be used: {error}", USAGE))
     shell = Shell(client, commands)
     shell.controller.globalopts = {**parsed, "endpoint": endpoint}
     print(f"failoverctl {__version__}, {endpoint}; help lists the verbs, Ctrl-D leaves")

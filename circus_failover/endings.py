@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from circus import logger
@@ -20,7 +21,7 @@ from circus_failover import crashpoint, liveness, process_table
 from circus_failover.agent import Agent
 from circus_failover.process_table import ProbeFailed
 from circus_failover.store import ActionRow, Store, StoreError
-from circus_failover.words import Cause, IntentAction, Liveness, Phase
+from circus_failover.words import Asked, Cause, IntentAction, Liveness, Phase
 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
@@ -110,6 +111,15 @@ class Endings:
         agent.action = stored[0]
         self._work(agent, stored[0])
 
+    def then_start(self, agent: Agent) -> None:
+        """Let the agent be started once what is left of its last launch is cleared, also by a successor."""
+        action = agent.action
+        if action is None or action.intent != IntentAction.CLEAR or self._supervisor.store is None:
+            return
+        agent.action = replace(action, spec={**action.spec, "then": "start"})
+        with self._supervisor.store.decision(durable=True):
+            self._supervisor.store.change_spec(action.id, agent.action.spec)
+
     def _runs(self, agent: Agent) -> bool:
         """Say whether there is, or may be, anything to end."""
         if agent.phase in (Phase.UP, Phase.STARTING, Phase.STOPPING):
@@ -164,6 +174,7 @@ class Endings:
         spec: dict[str, Any] = {
             "identity": agent.identity,
             "generation": row.generation,
+            "launch": row.launch,
             **_whereabouts(agent),
             "socket": row.socket or str(agent.socket),
             "session": row.session or agent.session or agent.identity,
@@ -383,9 +394,10 @@ class Endings:
         if agent.phase is not Phase.UP:
             await supervisor.turns.run(lambda: None if agent.watcher.is_stopped() else agent.watcher.stop())
             agent.wake_waiters()
-        asked = intent is IntentAction.CLEAR and action.spec.get("then") == "start"
-        if intent is IntentAction.RESTART or asked:
+        if intent is IntentAction.RESTART:
             await supervisor.bring_up.start(agent, action.who)
+        elif intent is IntentAction.CLEAR and action.spec.get("then") == "start":
+            await supervisor.bring_up.start(agent, action.who, asked=Asked.RESTORE)
 
     async def remove(self, agent: Agent) -> None:
         """Take an agent's watcher out of Circus; its history stays."""

@@ -41,7 +41,7 @@ class Turns:
                     except ConflictError:
                         pass
                 await asyncio.sleep(RETRY_SECS)
-            return await future if asyncio.isfuture(future) else future
+            return await _outcome(future) if asyncio.isfuture(future) else future
 
     async def hold(self, name: str, work: Callable[[], Awaitable[Any]]) -> Any:
         """Run `work` as Circus's one exclusive command, for what Circus offers only unsynchronised.
@@ -60,3 +60,23 @@ class Turns:
                 return await work()
             finally:
                 self._arbiter._exclusive_running_command = None
+
+
+async def _outcome(future: Any) -> Any:
+    """Wait for a future of Circus's.
+
+    Its TransformableFuture (circus.util, 0.19) takes a done callback without a context, so that a task which
+    awaits it is never resumed.
+    """
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def finished(_: Any) -> None:
+        if not done.done():
+            done.set_result(None)
+
+    future.add_done_callback(finished)
+    await done
+    error = future.exception()
+    if error is not None:
+        raise error
+    return future.result()

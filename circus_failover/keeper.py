@@ -43,6 +43,7 @@ def plan(supervisor: Supervisor, agent: Agent, launch: bool = False) -> KeeperPl
             environment={
                 "FAILOVER_IDENTITY": agent.identity,
                 "FAILOVER_GENERATION": str(agent.row.generation),
+                "FAILOVER_LAUNCH": str(agent.row.launch),
             },
             command=["/bin/sh", str(state.launch_file(agent.identity, agent.row.generation))],
             log_command=tmux.pane_log_command(

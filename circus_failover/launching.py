@@ -53,14 +53,14 @@ class Launching:
         """
         settings, state = agent.settings, self._supervisor.state
         assert settings is not None and state is not None
-        generation, conversation = agent.row.generation + 1, str(uuid.uuid4())
+        generation, conversation, name = agent.row.generation + 1, str(uuid.uuid4()), str(uuid.uuid4())
         launch = self.row(agent, generation, verdict.cause, who, conversation)
         stem = f"{time.time_ns():020d}-launch-{agent.identity}-{generation}"
         try:
             text = launch_file.render(
                 identity=agent.identity,
                 generation=generation,
-                environment=self._agent_environment(agent, settings, generation, conversation),
+                environment=self._agent_environment(agent, settings, generation, conversation, name),
                 working_dir=settings.working_dir,
                 command=settings.command,
                 prepare=settings.prepare,
@@ -84,6 +84,7 @@ class Launching:
                 reason=None,
                 stay_stopped=False,
                 generation=generation,
+                launch=name,
                 conversation=conversation,
                 account=launch.account,
                 socket=str(settings.socket),
@@ -111,13 +112,14 @@ class Launching:
             )
 
     def _agent_environment(
-        self, agent: Agent, settings: AgentSettings, generation: int, conversation: str
+        self, agent: Agent, settings: AgentSettings, generation: int, conversation: str, name: str
     ) -> dict[str, str]:
         from circus_failover.roster import own_environment
 
         ours = {
             "FAILOVER_IDENTITY": agent.identity,
             "FAILOVER_GENERATION": str(generation),
+            "FAILOVER_LAUNCH": name,
             "FAILOVER_CONVERSATION": conversation,
         }
         if settings.account is not None:

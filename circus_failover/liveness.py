@@ -96,10 +96,11 @@ def _session(row: AgentRow, socket: Path, session: str) -> Evidence:
 def _is_launch(row: AgentRow, pane: tmux.Pane) -> bool:
     """Say whether a pane's process is the recorded launch, by the variables it was started with."""
     environment = process_table.environ(pane.pid)
-    if environment is None or row.generation == 0:
-        return False
-    wanted = {f"FAILOVER_IDENTITY={row.identity}", f"FAILOVER_GENERATION={row.generation}"}
-    return {entry.encode() for entry in wanted} <= environment
+    return (
+        environment is not None
+        and row.launch is not None
+        and f"FAILOVER_LAUNCH={row.launch}".encode() in environment
+    )
 
 
 def process_of(pane: tmux.Pane) -> tuple[ProcessId | None, ProcessId | None]:

@@ -149,21 +149,25 @@ def descendants(root: ProcessId) -> list[ProcessId]:
     return found
 
 
-def carrying(identity: str, generation: int) -> list[ProcessId]:
+def carrying(launch: str) -> list[ProcessId]:
     """Return the running processes whose environment says that they belong to this launch.
+
+    Args:
+        launch: the launch's own name, unique on the host (`FAILOVER_LAUNCH`). Identity and generation are
+            not: two fleets may each have a first launch of a `coder-1`.
 
     Finds what left the tree (a daemon, an orphan of a killed parent). Linux only: elsewhere another
     process's environment cannot be read reliably, and the answer is empty.
     """
     if not LINUX:
         return []
-    wanted = {f"FAILOVER_IDENTITY={identity}".encode(), f"FAILOVER_GENERATION={generation}".encode()}
+    wanted = f"FAILOVER_LAUNCH={launch}".encode()
     found = []
     for pid, stat in table().items():
         if stat.run_state in "ZX":
             continue
         environment = environ(pid)
-        if environment is not None and wanted <= environment:
+        if environment is not None and wanted in environment:
             found.append(stat.id)
     return found
 

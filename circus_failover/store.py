@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS agents (
     stay_stopped INTEGER NOT NULL, generation INTEGER NOT NULL,
     socket TEXT, own_server INTEGER NOT NULL, session TEXT, pane TEXT,
     pid INTEGER, pid_start INTEGER, server_pid INTEGER, server_start INTEGER,
-    boot TEXT, account TEXT, conversation TEXT, declared INTEGER NOT NULL
+    boot TEXT, account TEXT, launch TEXT, conversation TEXT, declared INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS launches (
     identity TEXT NOT NULL, generation INTEGER NOT NULL,
@@ -85,6 +85,8 @@ class AgentRow:
     server_start: int | None = None
     boot: str | None = None
     account: str | None = None
+    launch: str | None = None
+    """The recorded launch's own name, unique on the host; None when somebody else started it."""
     conversation: str | None = None
     declared: bool = True
     """False while no section of circus.ini names it; nothing else of it is forgotten."""
@@ -370,6 +372,10 @@ class Store(Reader):
         self._db.execute(
             "UPDATE actions SET intent = ?, who = ?, why = ? WHERE id = ?", (intent, who, why, action)
         )
+
+    def change_spec(self, action: int, spec: dict[str, Any]) -> None:
+        """Change what an unfinished end is told."""
+        self._db.execute("UPDATE actions SET spec = ? WHERE id = ?", (json.dumps(spec), action))
 
     def worker_started(self, action: int, worker: ProcessId | None) -> None:
         """Record which process works on an action; None when it was there too briefly to be seen."""

@@ -299,7 +299,7 @@ class Supervisor:
         if self.exits is not None:
             self.exits.write(
                 time.time(),
-                "session-exit",
+                "server-exit" if cause is Cause.SERVER_LOST else "session-exit",
                 identity=agent.identity,
                 generation=agent.row.generation,
                 cause=cause,

@@ -221,14 +221,17 @@ def probe_arguments(path: Path) -> list[str]:
 def pane_log_command(log: Path, max_bytes: int, backups: int) -> str:
     """Return the command for pipe-pane that writes a pane's output to a log and rotates it by itself.
 
-    It rotates without the supervisor, since agents outlive it by months. `head -c` passes exactly
-    `max_bytes` bytes on and ends, so nothing is lost at the turn. tmux expands formats and
-    strftime in this argument (cmd-pipe-pane.c, tmux 3.3a), hence the doubled `#` and `%`.
+    It rotates without the supervisor, since agents outlive it by months. `dd` passes every read on at once
+    (`head` holds output back) and nothing is lost at the turn; the log is turned when a batch of reads, of
+    at most 1 MiB, has brought it to `max_bytes`. tmux expands formats and strftime in this argument
+    (cmd-pipe-pane.c, tmux 3.3a), hence the doubled `#` and `%`.
     """
     moves = "".join(f'[ -e "$0.{n}" ] && mv -f "$0.{n}" "$0.{n + 1}"; ' for n in range(backups - 1, 0, -1))
     loop = (
-        f'umask 077; while :; do head -c {max_bytes} >>"$0" || exit 0; '
-        f'[ "$(($(wc -c <"$0")))" -ge {max_bytes} ] || exit 0; {moves}mv -f "$0" "$0.1"; done'
+        'umask 077; was=$(($(wc -c <"$0" 2>/dev/null))); '
+        'while dd bs=4096 count=256 2>/dev/null >>"$0"; do '
+        'now=$(($(wc -c <"$0"))); [ "$now" -gt "$was" ] || break; was=$now; '
+        f'if [ "$now" -ge {max_bytes} ]; then {moves}mv -f "$0" "$0.1"; was=0; fi; done'
     )
     command = f"exec sh -c {shlex.quote(loop)} {shlex.quote(str(log))}"
     return command.replace("#", "##").replace("%", "%%")

@@ -38,6 +38,8 @@ class Order:
     action: int
     identity: str
     generation: int
+    launch: str | None
+    """The launch's own name; None for a session that somebody else started."""
     agent: ProcessId | None
     server: ProcessId | None
     socket: Path
@@ -58,6 +60,7 @@ class Order:
             action=raw["action"],
             identity=raw["identity"],
             generation=raw["generation"],
+            launch=raw["launch"],
             agent=_process(raw["agent"]),
             server=_process(raw["server"]),
             socket=Path(raw["socket"]),
@@ -136,7 +139,7 @@ def _launch_processes(order: Order) -> list[ProcessId]:
     found: dict[ProcessId, None] = {}
     if order.agent is not None:
         found.update(dict.fromkeys(process_table.descendants(order.agent)))
-    found.update(dict.fromkeys(process_table.carrying(order.identity, order.generation)))
+    found.update(dict.fromkeys(_carrying(order)))
     with contextlib.suppress(OSError, ValueError, TypeError):
         found.update(dict.fromkeys(ProcessId(*pair) for pair in json.loads(order.tree.read_bytes())))
     # A server inherits the variables of the client that started it; it is no agent. Neither is a keeper.
@@ -150,6 +153,10 @@ def _launch_processes(order: Order) -> list[ProcessId]:
         and process.pid != order.supervisor
         and not _is_tmux(process, order)
     ]
+
+
+def _carrying(order: Order) -> list[ProcessId]:
+    return process_table.carrying(order.launch) if order.launch else []
 
 
 def _is_tmux(process: ProcessId, order: Order) -> bool:
@@ -232,9 +239,7 @@ def _of_launch(order: Order, pane: tmux.Pane) -> bool:
     """Say whether a living pane is this launch's own, by pid or by the variables it was started with."""
     if order.agent is not None and pane.pid == order.agent.pid:
         return True
-    return any(
-        process.pid == pane.pid for process in process_table.carrying(order.identity, order.generation)
-    )
+    return any(process.pid == pane.pid for process in _carrying(order))
 
 
 def _settled(order: Order, pane: tmux.Pane) -> tmux.Pane:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import textwrap
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -125,16 +126,30 @@ def _iterating(watchers: list[Any]) -> Callable[..., list[Any]]:
     return iterate
 
 
-async def _gone(agent: Agent) -> None:
-    """Wait until an agent's end is carried out and Circus's watcher has followed."""
-    while agent.action is not None or not agent.watcher.is_stopped():
-        await agent.next_change(0.5)
+@dataclass(frozen=True)
+class Ending:
+    """An agent that is being ended: which end, and of which launch."""
+
+    agent: Agent
+    action: int | None
+    """None when it did not run, so that nothing had to be ended."""
+    generation: int
+
+    async def gone(self) -> None:
+        """Wait until this very end is carried out and Circus's watcher has followed, or a later start did."""
+        agent = self.agent
+        while agent.action is not None and agent.action.id == self.action:
+            await agent.next_change(0.5)
+        while not agent.watcher.is_stopped() and agent.row.generation == self.generation:
+            if agent.action is not None and agent.action.id != self.action:
+                return
+            await agent.next_change(0.5)
 
 
 def _end_all(
     held: Supervisor, agents: Iterable[Agent], intent: IntentAction, asked_by: str, why: str
-) -> tuple[list[Agent], list[dict[str, Any]]]:
-    """Write the intents now; return the agents that are being ended and the verdicts of the refused."""
+) -> tuple[list[Ending], list[dict[str, Any]]]:
+    """Write the intents now; return the ends that are under way and the verdicts of the refused."""
     ending, verdicts = [], []
     for agent in agents:
         if agent.observed:
@@ -142,7 +157,8 @@ def _end_all(
             continue
         try:
             held.endings.end(agent, intent, asked_by, why)
-            ending.append(agent)
+            action = agent.action.id if agent.action is not None else None
+            ending.append(Ending(agent, action, agent.row.generation))
         except StoreError as error:
             verdicts.append(
                 refused(agent, f"nothing was ended, since the intent could not be stored: {error}")
@@ -212,8 +228,8 @@ class FailoverStop(Stop):  # type: ignore[misc]
         async def stop() -> dict[str, Any]:
             if others:
                 await held.turns.run(lambda: arbiter.stop_watchers(watcher_iter_func=_iterating(others)))
-            await asyncio.gather(*(_gone(agent) for agent in ending))
-            return answer([*verdicts, *(state_now(agent) for agent in ending)])
+            await asyncio.gather(*(end.gone() for end in ending))
+            return answer([*verdicts, *(state_now(end.agent) for end in ending)])
 
         return begin(held, stop())
 
@@ -247,12 +263,19 @@ class FailoverRestart(Restart):  # type: ignore[misc]
         async def restart() -> dict[str, Any]:
             if others:
                 await held.turns.run(lambda: arbiter.restart(watcher_iter_func=_iterating(others)))
-            begun = await asyncio.gather(
-                *(held.bring_up.start(agent, who(props), timeout) for agent in ending)
-            )
+            begun = await asyncio.gather(*(self._back(held, end, who(props), timeout) for end in ending))
             return answer([*verdicts, *begun])
 
         return begin(held, restart())
+
+    async def _back(self, held: Supervisor, end: Ending, by: str, timeout: float) -> dict[str, Any]:
+        """Start an agent when its end is carried out, unless a stronger wish came in between."""
+        agent = end.agent
+        while agent.action is not None and agent.action.id == end.action:
+            await agent.next_change(0.5)
+        if end.action is not None and agent.row.stay_stopped:
+            return refused(agent, f"not brought back: {agent.row.reason}")
+        return await held.bring_up.start(agent, by, timeout)
 
     def console_msg(self, msg: dict[str, Any]) -> str:
         if msg.get("status") == "ok" and "agents" in msg:
