@@ -81,11 +81,6 @@ class BringUps:
     def before_spawn(self, agent: Agent) -> bool:
         """Give the next keeper its environment; False when nothing lives that it could hold."""
         watcher = agent.watcher
-        if watcher.numprocesses != 1:
-            logger.warning(
-                "circus-failover: %s has one process, not %s", agent.identity, watcher.numprocesses
-            )
-            watcher.numprocesses = 1
         plan, agent.plan = agent.plan, None
         if plan is None:
             plan = self._again(agent)
@@ -201,7 +196,7 @@ class BringUps:
                 agent, agent.row.generation + 1, Cause.ADOPTED_FOREIGN, "operator", None
             )
             changes.update(generation=launch.generation, launch=None, conversation=None)
-            writes = adding(launch)
+            writes = adding(launch, over=agent.row.generation)
         starting = evidence.ours and agent.phase is Phase.STARTING and agent.starting is not None
         if not starting:
             changes["phase"] = Phase.OBSERVED if agent.observed else Phase.UP

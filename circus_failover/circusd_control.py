@@ -21,9 +21,10 @@ from typing import IO
 
 from circus.exc import CallError
 
-from circus_failover import process_table, settings, state_dir
+from circus_failover import fleet_file, process_table, settings, state_dir
 from circus_failover.agent_settings import KEEPER
-from circus_failover.circusd_site import UNREACHABLE, Answer, Failed, Site, absolute, ask, listens
+from circus_failover.circusd_site import Answer, Site, absolute, ask, listens, site_of
+from circus_failover.failure import UNREACHABLE, Failed
 from circus_failover.process_table import ProbeFailed, ProcessId
 from circus_failover.state_dir import Holder, StateDir, StateDirError
 from circus_failover.store import StoreError, open_reader
@@ -38,18 +39,25 @@ DEAF_SECS = 10.0
 TAIL_LINES = 15
 SCRUBBED = frozenset(
     ("TMUX", "TMUX_PANE")
-    + ("FAILOVER_IDENTITY", "FAILOVER_GENERATION", "FAILOVER_CONVERSATION", "FAILOVER_HOME")
+    + (
+        "FAILOVER_IDENTITY",
+        "FAILOVER_GENERATION",
+        "FAILOVER_LAUNCH",
+        "FAILOVER_CONVERSATION",
+        "FAILOVER_HOME",
+    )
 )
 """Variables of an agent or a tmux server that `up` was called from."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """A circusd that answers. `answer` is that of `fleet`."""
+    """A circusd that answers: what `fleet` says, and which agents took too long to settle."""
 
     pid: int
     already: bool
     answer: Answer
+    waiting: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,9 @@ def _turn(path: Path, until: float) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > until:
-                    raise Failed(f"another `failoverctl up` holds {path} and does not finish", 1) from None
+                    raise Failed(
+                        f"another `failoverctl up` holds {path} and does not finish", UNREACHABLE
+                    ) from None
                 time.sleep(0.05)
         yield
 
@@ -209,7 +219,7 @@ def _settle(site: Site, running: Running, until: float, say: Callable[[str], Non
         if not waiting and time.monotonic() - changed >= quiet_secs:
             return Running(running.pid, False, answer)
         if time.monotonic() > until:
-            return Running(running.pid, False, answer)
+            return Running(running.pid, False, answer, tuple(waiting))
         say(f"circusd runs (pid {running.pid}); {len(waiting)} of {len(answer['agents'])} agents start")
         time.sleep(0.1)
         try:
@@ -251,11 +261,11 @@ def _tail(path: Path, offset: int) -> str:
 # -- down --------------------------------------------------------------------------------------------
 
 
-def down(site: Site, endpoint: str | None, by: str, say: Callable[[str], None]) -> Stopped:
-    """Stop the circusd that holds a state directory, and wait until it is gone. Agents are not touched.
+def down(ini: Path, endpoint: str | None, by: str, say: Callable[[str], None]) -> Stopped:
+    """Stop the circusd of a circus.ini, and wait until it is gone. Agents are not touched.
 
     Args:
-        site: which one.
+        ini: which one; when its failover.yaml cannot be read now, circusd is known by the endpoint alone.
         endpoint: where to reach it; None: where it says it listens.
         by: who asks, for circusd's records.
         say: is told what is being waited for.
@@ -265,7 +275,12 @@ def down(site: Site, endpoint: str | None, by: str, say: Callable[[str], None]) 
 
     Raises:
         Failed: it belongs to another circus.ini, or does not end within `DOWN_SECS`.
+        SettingsError: `ini` itself cannot be read.
     """
+    try:
+        site = site_of(ini)
+    except (settings.SettingsError, Failed):
+        return down_at(endpoint or absolute(fleet_file.read(ini).endpoint, ini), by, say)
     found = state_dir.holder(site.state)
     if found is None:
         if listens(endpoint or site.endpoint):

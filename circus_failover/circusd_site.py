@@ -5,6 +5,7 @@ Everything that runs in `failoverctl` itself (`up`, `down`, `attach`, `doctor`) 
 
 from __future__ import annotations
 
+import os
 import socket
 import warnings
 from collections.abc import Callable, Mapping
@@ -17,19 +18,11 @@ from circus.config import get_config
 from circus.exc import CallError
 
 from circus_failover import fleet_file, settings
+from circus_failover.failure import FOUND, Failed
 from circus_failover.state_dir import StateDir
 
-UNREACHABLE, FAILED = 1, 3
 ANSWER_SECS = 1.0
 Answer = dict[str, Any]
-
-
-class Failed(Exception):
-    """Something asked for on the command line failed: one message, and the exit code."""
-
-    def __init__(self, message: str, code: int = FAILED) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True)
@@ -53,10 +46,12 @@ def existing_ini(given: str | None) -> Path:
         Failed: it is not there (exit 1).
     """
     path = Path(given if given is not None else "circus.ini")
-    if not path.is_file():
-        found = "a folder is there" if path.is_dir() else "no such file"
+    if not os.path.isfile(path):  # Path.is_file() raises where a folder above may not be read
+        found = "a folder is there" if os.path.isdir(path) else "no such file"
         hint = "" if given is not None else "; name another: failoverctl VERB PATH"
-        raise Failed(f"{settings.printable(str(path.absolute()))}: {found}, expected a circus.ini{hint}", 1)
+        raise Failed(
+            f"{settings.printable(str(path.absolute()))}: {found}, expected a circus.ini{hint}", FOUND
+        )
     return path.absolute()
 
 
@@ -77,7 +72,7 @@ def site_of(ini: Path) -> Site:
     """
     fleet = fleet_file.read(ini)
     if not fleet.agents:
-        raise Failed(f"{ini}: no watcher names the enrol hook, so there are no agents to run", 1)
+        raise Failed(f"{ini}: no watcher names the enrol hook, so there are no agents to run", FOUND)
     loaded: list[settings.Settings] = []
     problems: list[settings.Problem] = []
     for path in fleet.config_paths():

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from circus_failover import process_table, state_dir
 from circus_failover.process_table import ProbeFailed
@@ -34,7 +35,7 @@ def hold(state: StateDir, endpoint: str, ini: str) -> None:
         _held[state.path] = state_dir.claim(state, endpoint, ini)
 
 
-def arbiter_of_this_process() -> object | None:
+def arbiter_of_this_process() -> Any:
     """Return the arbiter when one exists in this process, through the signal handler it installed."""
     from circus.sighandler import SysHandler
 

@@ -306,7 +306,8 @@ class Shell(circusctl.CircusCtl):  # type: ignore[misc]
                 if isinstance(error, ValueError):
                     print(f"failoverctl: {error}", file=sys.stderr)
                 return
-            parsed["args"].endpoint = parsed["args"].endpoint or self.controller.globalopts["endpoint"]
+            parsed["endpoint"] = parsed["endpoint"] or self.controller.globalopts["endpoint"]
+            parsed["args"].endpoint = parsed["endpoint"]
             App(cls.commands).run_with(parsed)
 
         run.__doc__ = textwrap.dedent(command.__doc__)

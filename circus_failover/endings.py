@@ -145,8 +145,7 @@ class Endings:
             reason=f"{why} ({who})",
             stay_stopped=intent is IntentAction.STOP or agent.row.stay_stopped,
         )
-        rows = [row for row in self._store().open_actions() if row.id == action.id]
-        agent.action = rows[0] if rows else action
+        agent.action = self._store().open_action(agent.identity) or action
 
     def _ended_already(self, agent: Agent, intent: IntentAction, who: str, why: str) -> None:
         if intent is IntentAction.STOP:
@@ -261,9 +260,8 @@ class Endings:
         try:
             with store.decision(durable=False):
                 store.worker_started(action.id, worker)
-            rows = [row for row in store.open_actions() if row.id == action.id]
-            if rows and agent.action is not None:
-                agent.action = rows[0]
+            if agent.action is not None:
+                agent.action = store.open_action(agent.identity) or action
         except StoreError as error:
             self._supervisor.store_trouble = str(error)
         crashpoint.reached("worker-started")
@@ -289,6 +287,9 @@ class Endings:
             with store.decision(durable=True):
                 store.take_in(name, time.time())
                 store.finish_action(int(report["action"]), float(report["at"]), str(report["outcome"]))
+            if self._supervisor.state is not None:
+                self._supervisor.state.worker_spec(int(report["action"])).unlink(missing_ok=True)
+                self._supervisor.state.worker_tree(int(report["action"])).unlink(missing_ok=True)
             return
         action, agent.action = agent.action, None
         self._started.pop(action.id, None)

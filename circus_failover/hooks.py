@@ -15,13 +15,14 @@ from typing import Any
 from circus import logger
 from circus.arbiter import Arbiter
 
-from circus_failover import claims
+from circus_failover import claims, verbs
 from circus_failover.bring_up import Refused
 from circus_failover.policy.bringup import BringUp, Hindrance, Verdict
 from circus_failover.supervisor import Supervisor
 from circus_failover.words import Cause
 
 Hook = Callable[..., Any]
+LATE_SECS = 0.1
 _current: Supervisor | None = None
 
 
@@ -29,6 +30,7 @@ def supervisor(arbiter: Any) -> Supervisor:
     """Return the supervisor of an arbiter, opened; a restarted circusd has a new arbiter, so a new one."""
     global _current
     if _current is None or _current.arbiter is not arbiter:
+        verbs.offer(arbiter)
         if _current is not None:
             _current.close()
         claims.scrub_environment()
@@ -61,9 +63,7 @@ def enrol(watcher: Any, arbiter: Any, hook_name: str, **details: Any) -> bool:
     while hook_name in watcher.ignore_hook_failure:
         watcher.ignore_hook_failure.remove(hook_name)
     held = supervisor(arbiter)
-    from circus_failover import verbs
-
-    verbs.offer(arbiter)
+    held.open_state(watcher)
     agent = held.roster.enrol(watcher)
     try:
         return held.bring_up.before_start(agent)
@@ -173,7 +173,21 @@ def _attach_at_start() -> None:
     Arbiter.initialize = initialize
 
 
+def _attach_late(arbiter: Any) -> None:
+    """Serve an arbiter that runs already: reloadconfig brought it its first agent, and with it this module.
+
+    Circus calls no hook of an agent with `autostart = False`, so this waits for the reload to end.
+    """
+    if arbiter._exclusive_running_command is not None:
+        arbiter.loop.call_later(LATE_SECS, _attach_late, arbiter)
+        return
+    held = supervisor(arbiter)
+    held.open_state()
+    held.roster.enrol_new()
+
+
 claims.claim_before_bind()
 _attach_at_start()
-
-from circus_failover import verbs as _verbs  # noqa: E402, F401  (registers the verbs)
+_running = claims.arbiter_of_this_process()
+if _running is not None:
+    _running.loop.call_later(LATE_SECS, _attach_late, _running)

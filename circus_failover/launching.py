@@ -78,7 +78,7 @@ class Launching:
                 "launch",
                 {"cause": verdict.cause, "who": who, "account": launch.account, "conversation": conversation},
                 must=True,
-                writes=adding(launch),
+                writes=adding(launch, over=agent.row.generation),
                 phase=Phase.STARTING,
                 cause=verdict.cause,
                 reason=None,
@@ -127,6 +127,18 @@ class Launching:
         return launch_file.agent_environment(os.environ, own_environment(agent.watcher), ours)
 
 
-def adding(launch: LaunchRow) -> Callable[[Store], None]:
-    """Return the write that stores a launch's record."""
-    return lambda store: store.add_launch(launch)
+def adding(launch: LaunchRow, over: int) -> Callable[[Store], None]:
+    """Return the write that stores a launch's record.
+
+    Args:
+        launch: the new launch.
+        over: the generation before it; its record is closed, if nobody saw it end.
+    """
+
+    def write(store: Store) -> None:
+        store.end_launch(
+            launch.identity, over, at=launch.started_at, planned=False, cause=str(Cause.INTERRUPTED_START)
+        )
+        store.add_launch(launch)
+
+    return write

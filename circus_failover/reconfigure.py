@@ -9,6 +9,7 @@ from typing import Any
 from circus.config import get_config
 
 from circus_failover import fleet_file
+from circus_failover.roster import set_own
 from circus_failover.settings import SettingsError
 from circus_failover.supervisor import Supervisor
 
@@ -57,6 +58,9 @@ def _apply_in_place(held: Supervisor, ini: Path) -> list[str]:
         kept = getattr(watcher, "_cfg", None)
         if section is None or kept is None:
             continue
+        # One keeper is all that Circus ever sees; what the section wants is refused, with its reason, by us.
+        set_own(watcher, "numprocesses", section["numprocesses"])
+        kept["numprocesses"] = section["numprocesses"]
         ours = {key: raw for key, raw in section.items() if key.startswith(PREFIX)}
         before = {key: raw for key, raw in watcher._options.items() if key.startswith(PREFIX)}
         if ours == before:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from circus_failover import agent_settings, fleet_file, settings
 from circus_failover.agent import Agent
-from circus_failover.store import AgentRow, StoreError
+from circus_failover.store import ActionRow, AgentRow, StoreError
 from circus_failover.words import Phase
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ KEEPER_FOLDER = "/"
 _ATTRIBUTES = (
     "name",
     "cmd",
-    "numprocesses",
     "uid",
     "autostart",
     "shell",
@@ -41,6 +40,7 @@ def configuration(watcher: Any) -> dict[str, object]:
     raw: dict[str, object] = {name: getattr(watcher, name) for name in _ATTRIBUTES}
     raw["env"] = own_environment(watcher)
     raw["working_dir"] = _own(watcher, "working_dir")
+    raw["numprocesses"] = _own(watcher, "numprocesses")
     raw.update(watcher._options)
     return raw
 
@@ -51,14 +51,20 @@ def own_environment(watcher: Any) -> dict[str, str]:
 
 
 def lend_to_keeper(watcher: Any, environment: dict[str, str]) -> None:
-    """Let Circus spawn a keeper with this environment, in a folder that is always there.
+    """Let Circus spawn one keeper with this environment, in a folder that is always there.
 
     The section's own values are kept for the agent; a value set over the endpoint afterwards replaces them.
     """
-    for name, lent in (("env", environment), ("working_dir", KEEPER_FOLDER)):
+    for name, lent in (("env", environment), ("working_dir", KEEPER_FOLDER), ("numprocesses", 1)):
         _own(watcher, name)
         setattr(watcher, name, lent)
         setattr(watcher, f"failover_lent_{name}", lent)
+
+
+def set_own(watcher: Any, name: str, value: object) -> None:
+    """Change what the section says of a lent attribute, without a word to Circus."""
+    setattr(watcher, f"failover_own_{name}", value)
+    setattr(watcher, f"failover_lent_{name}", getattr(watcher, name))
 
 
 def _own(watcher: Any, name: str) -> Any:
@@ -75,14 +81,14 @@ def config_path(watcher: Any, arbiter: Any) -> Path | None:
     return fleet_file.config_path(configuration(watcher), ini)
 
 
-def state_dir_of_fleet(arbiter: Any) -> Path | None:
+def state_dir_of_fleet(arbiter: Any, enrolling: Any = None) -> Path | None:
     """Return the one state directory of this circusd's agents; None when there are no agents.
 
     Raises:
         SettingsError: no agent names a failover.yaml that can be read.
     """
     error: settings.SettingsError | None = None
-    for watcher in arbiter.watchers:
+    for watcher in [*arbiter.watchers, *([enrolling] if enrolling is not None else [])]:
         if not is_agent(watcher):
             continue
         path = config_path(watcher, arbiter)
@@ -166,11 +172,17 @@ class Roster:
             agent = Agent(
                 watcher=watcher, identity=identity, row=row, last_cause=self._causes().get(identity)
             )
+            agent.action = self._open_end(identity)
             self.agents[identity] = agent
         agent.watcher = watcher
         self._register_hooks(watcher)
         self.read_settings(agent)
         return agent
+
+    def _open_end(self, identity: str) -> ActionRow | None:
+        """Return the end of an agent that an earlier circusd, or an earlier section, left unfinished."""
+        store = self._supervisor.store
+        return store.open_action(identity) if store is not None else None
 
     def _remembered(self, identity: str) -> AgentRow:
         row = self._known.get(identity)

@@ -88,29 +88,32 @@ def drain(server: socket.socket) -> None:
         pass
 
 
-def take_in(folder: Path, apply: Callable[[str, dict[str, Any]], None]) -> list[str]:
+def take_in(folder: Path, apply: Callable[[str, dict[str, Any]], None]) -> list[tuple[str, str]]:
     """Give every waiting report to `apply`, oldest first, and delete it afterwards.
 
     `apply` gets the file's name and the report; it must put the effect and the name into the store in
-    one transaction, so that a report read twice (after a crash between the two) has one effect. A
-    report that cannot be read is set aside with the ending `.bad`, never deleted.
+    one transaction, so that a report read twice (after a crash between the two) has one effect. A report
+    that makes no sense, to this module or to `apply`, is set aside with the ending `.bad`, never deleted,
+    and the ones behind it are taken in.
 
     Returns:
-        The names of reports that were set aside.
+        The names of the reports that were set aside, each with why.
     """
     bad = []
     for name in sorted(entry for entry in os.listdir(folder) if entry.endswith(".json") and entry[0] != "."):
         path = folder / name
         try:
-            report = json.loads(path.read_bytes())
-            if not isinstance(report, dict) or "kind" not in report:
-                raise ValueError("a report is a mapping with a kind")
+            content = path.read_bytes()
         except FileNotFoundError:
             continue
-        except (OSError, ValueError):
+        try:
+            report = json.loads(content)
+            if not isinstance(report, dict) or "kind" not in report:
+                raise ValueError("a report is a mapping with a kind")
+            apply(name, report)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             os.replace(path, folder / f"{name}.bad")
-            bad.append(name)
+            bad.append((name, f"{type(error).__name__}: {error}"))
             continue
-        apply(name, report)
         path.unlink(missing_ok=True)
     return bad

@@ -205,6 +205,15 @@ class Reader:
         )
         return [ActionRow(**_plain(row)) for row in rows]
 
+    def open_action(self, identity: str) -> ActionRow | None:
+        """Return the deliberate end of an agent that is not finished, if there is one."""
+        row = self._db.execute(
+            f"SELECT {', '.join(_ACTION_COLUMNS)} FROM actions WHERE done_at IS NULL AND identity = ?"
+            " ORDER BY id DESC LIMIT 1",
+            (identity,),
+        ).fetchone()
+        return ActionRow(**_plain(row)) if row is not None else None
+
     def actions(self, identity: str, limit: int = 20) -> list[ActionRow]:
         """Return an agent's deliberate ends, the newest first."""
         rows = self._db.execute(

@@ -71,23 +71,26 @@ class Supervisor:
 
     def open(self) -> None:
         """Take the state directory, remember the fleet, and begin to tick."""
-        self._open_state()
+        self.open_state()
         known = self.store.agents() if self.store else {}
         self.roster.enrol_all(known)
-        if self.store is not None:
-            for action in self.store.open_actions():
-                agent = self.roster.agents.get(action.identity)
-                if agent is not None:
-                    agent.action = action
         self.take_in_reports()
+        self._tidy_run_folder()
         for agent in self.roster.agents.values():
             self.check(agent)
         self._timer.start()
         self.spawn(self.bring_up.adopt_unstarted())
 
-    def _open_state(self) -> None:
+    def open_state(self, enrolling: Any = None) -> None:
+        """Take the state directory that the agents name, once one does.
+
+        Args:
+            enrolling: a watcher that Circus starts before it counts it among its own (reloadconfig, 0.19).
+        """
+        if self.state is not None or self.hindrance is not None:
+            return
         try:
-            path = state_dir_of_fleet(self.arbiter)
+            path = state_dir_of_fleet(self.arbiter, enrolling)
         except settings.SettingsError as error:
             self.hindrance = Hindrance(Cause.SETTINGS, str(error))
             return
@@ -110,6 +113,18 @@ class Supervisor:
         self._wake = spool.listen(state.spool)
         if self._wake is not None:
             self.loop.add_handler(self._wake, self._woken, self.loop.READ)
+
+    def _tidy_run_folder(self) -> None:
+        """Remove what a circusd that died left in run/: orders that are done, scripts of past launches."""
+        if self.state is None or self.store is None:
+            return
+        wanted = {self.state.worker_spec(action.id).stem for action in self.store.open_actions()}
+        for agent in self.roster.agents.values():
+            if agent.phase in (Phase.STARTING, Phase.STOPPING):
+                wanted.add(f"{agent.identity}.{agent.row.generation}")
+        for path in (self.state.path / "run").iterdir():
+            if path.is_file() and not any(path.name.startswith(f"{name}.") for name in wanted):
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Stop ticking and let go of everything but the lock; agents are not touched."""
@@ -322,8 +337,8 @@ class Supervisor:
         if self.state is None:
             return
         try:
-            for name in spool.take_in(self.state.spool, self._report):
-                logger.error("circus-failover: report %s cannot be read; it was set aside", name)
+            for name, why in spool.take_in(self.state.spool, self._report):
+                logger.error("circus-failover: report %s was set aside, it makes no sense: %s", name, why)
         except (OSError, StoreError) as error:
             self.store_trouble = str(error)
 

@@ -144,14 +144,15 @@ def _launch_processes(order: Order) -> list[ProcessId]:
         found.update(dict.fromkeys(ProcessId(*pair) for pair in json.loads(order.tree.read_bytes())))
     # A server inherits the variables of the client that started it; it is no agent. Neither is a keeper.
     infrastructure = {order.server} if order.server else set()
+    # circusd may have been started from an agent's own shell: it, its keepers and plugins are nobody's agent.
+    supervisor = process_table.identify(order.supervisor)
+    if supervisor is not None:
+        infrastructure.update(process_table.descendants(supervisor))
     own = process_table.identify(os.getpid())
     return [
         process
         for process in found
-        if process not in infrastructure
-        and process != own
-        and process.pid != order.supervisor
-        and not _is_tmux(process, order)
+        if process not in infrastructure and process != own and not _is_tmux(process, order)
     ]
 
 
