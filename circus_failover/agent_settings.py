@@ -20,15 +20,8 @@ from typing import TypeVar
 
 from circus.util import to_bool, to_uid
 
-from circus_failover.settings import (
-    ACCOUNT_NAME,
-    Account,
-    Problem,
-    Settings,
-    SettingsError,
-    expand_path,
-    nearest,
-)
+from circus_failover.problems import Problem, SettingsError, nearest
+from circus_failover.settings import ACCOUNT_NAME, Account, Settings, expand_path
 
 PREFIX = "failover."
 IDENTITY = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")

@@ -14,8 +14,8 @@ from circus.util import DEFAULT_ENDPOINT_DEALER
 from circus_failover import process_table, tmux
 from circus_failover.circusd_site import ask, existing_ini, listens, site_of
 from circus_failover.failure import UNREACHABLE, Failed
+from circus_failover.problems import nearest
 from circus_failover.process_table import ProbeFailed
-from circus_failover.settings import nearest
 from circus_failover.state_dir import StateDir
 from circus_failover.store import StoreError, open_reader
 

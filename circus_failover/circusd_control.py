@@ -21,7 +21,7 @@ from typing import IO
 
 from circus.exc import CallError
 
-from circus_failover import fleet_file, process_table, settings, state_dir
+from circus_failover import claims, fleet_file, problems, process_table, settings, state_dir
 from circus_failover.agent_settings import KEEPER
 from circus_failover.circusd_site import Answer, Site, absolute, ask, listens, site_of
 from circus_failover.failure import UNREACHABLE, Failed
@@ -37,17 +37,6 @@ AGAIN_SECS = 2.0
 DEAF_SECS = 10.0
 """How long a circusd that holds the lock may take until it answers; it takes the lock before it binds."""
 TAIL_LINES = 15
-SCRUBBED = frozenset(
-    ("TMUX", "TMUX_PANE")
-    + (
-        "FAILOVER_IDENTITY",
-        "FAILOVER_GENERATION",
-        "FAILOVER_LAUNCH",
-        "FAILOVER_CONVERSATION",
-        "FAILOVER_HOME",
-    )
-)
-"""Variables of an agent or a tmux server that `up` was called from."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +155,7 @@ def _checked(site: Site, pid: int, answer: Answer) -> Answer:
 
 
 def _spawn(site: Site) -> subprocess.Popen[bytes]:
-    environment = {name: value for name, value in os.environ.items() if name not in SCRUBBED}
+    environment = {name: value for name, value in os.environ.items() if name not in claims.SCRUBBED}
     bin_dir = str(Path(sys.executable).parent)
     if shutil.which(KEEPER) is None:
         environment["PATH"] = os.pathsep.join(filter(None, (os.environ.get("PATH"), bin_dir)))
@@ -254,7 +243,7 @@ def _tail(path: Path, offset: int) -> str:
             lines = log.read().decode(errors="replace").splitlines()
     except OSError as error:
         return f"its log {path} cannot be read: {error.strerror}"
-    shown = [settings.printable(line) for line in lines[-TAIL_LINES:]]
+    shown = [problems.printable(line) for line in lines[-TAIL_LINES:]]
     return "\n".join(shown) or f"it wrote nothing to {path}"
 
 
@@ -281,6 +270,9 @@ def down(ini: Path, endpoint: str | None, by: str, say: Callable[[str], None]) -
         site = site_of(ini)
     except (settings.SettingsError, Failed):
         return down_at(endpoint or absolute(fleet_file.read(ini).endpoint, ini), by, say)
+    if os.path.exists(site.state.path) and not os.access(site.state.path, os.R_OK | os.W_OK | os.X_OK):
+        # The lock cannot be looked at, so "not running" would be a guess.
+        raise Failed(f"{site.state.path} cannot be used by this user: run this as the user that runs circusd")
     found = state_dir.holder(site.state)
     if found is None:
         if listens(endpoint or site.endpoint):

@@ -17,7 +17,7 @@ from circus.client import CircusClient
 from circus.config import get_config
 from circus.exc import CallError
 
-from circus_failover import fleet_file, settings
+from circus_failover import fleet_file, problems, settings
 from circus_failover.failure import FOUND, Failed
 from circus_failover.state_dir import StateDir
 
@@ -47,12 +47,22 @@ def existing_ini(given: str | None) -> Path:
     """
     path = Path(given if given is not None else "circus.ini")
     if not os.path.isfile(path):  # Path.is_file() raises where a folder above may not be read
-        found = "a folder is there" if os.path.isdir(path) else "no such file"
+        found = "a folder is there" if os.path.isdir(path) else _missing(path)
         hint = "" if given is not None else "; name another: failoverctl VERB PATH"
         raise Failed(
-            f"{settings.printable(str(path.absolute()))}: {found}, expected a circus.ini{hint}", FOUND
+            f"{problems.printable(str(path.absolute()))}: {found}, expected a circus.ini{hint}", FOUND
         )
     return path.absolute()
+
+
+def _missing(path: Path) -> str:
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return "no such file"
+    except OSError as error:
+        return error.strerror or str(error)
+    return "no regular file"
 
 
 def circus_options(ini: Path) -> dict[str, Any]:

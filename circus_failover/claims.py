@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from circus_failover import process_table, state_dir
+from circus_failover import process_table, state_dir, tmux
 from circus_failover.process_table import ProbeFailed
 from circus_failover.state_dir import StateDir, StateDirError, StateDirHeld
 from circus_failover.store import Store, StoreError
@@ -23,6 +23,18 @@ from circus_failover.store import Store, StoreError
 _held: dict[Path, int] = {}
 SWEEP_GRACE_SECS = 1.0
 EXIT_HELD = 3
+SCRUBBED = frozenset(
+    {
+        "TMUX",
+        "TMUX_PANE",
+        "FAILOVER_IDENTITY",
+        "FAILOVER_GENERATION",
+        "FAILOVER_LAUNCH",
+        "FAILOVER_CONVERSATION",
+        "FAILOVER_HOME",
+    }
+)
+"""Variables of an agent or a tmux server from which a circusd may have been started."""
 
 
 def hold(state: StateDir, endpoint: str, ini: str) -> None:
@@ -74,17 +86,46 @@ def claim_before_bind() -> None:
 
     try:
         fleet = fleet_file.read(ini)
+    except settings.SettingsError:
+        # circusd reads it next, and says itself what is wrong.
+        return
+    try:
         for path in fleet.config_paths():
-            state = StateDir(settings.load(path).state_dir)
-            state.prepare()
-            hold(state, fleet.endpoint, str(ini.resolve()))
-            sweep(state)
+            _claim(path, fleet.endpoint, ini)
+        for endpoint in (fleet.endpoint, fleet.pubsub_endpoint):
+            _refuse_second(endpoint)
     except StateDirHeld as error:
         print(f"circusd: {error}", file=sys.stderr, flush=True)
         raise SystemExit(EXIT_HELD) from error
+
+
+def _claim(config: Path, endpoint: str, ini: Path) -> None:
+    from circus_failover import settings
+
+    try:
+        state = StateDir(settings.load(config).state_dir)
+        state.prepare()
+        hold(state, endpoint, str(ini.resolve()))
+        sweep(state)
+    except StateDirHeld:
+        raise
     except (settings.SettingsError, StateDirError, StoreError):
-        # Every agent is refused with this very reason when the arbiter is up; circusd runs.
+        # The agents that use it are refused with this very reason when the arbiter is up; circusd runs.
         return
+
+
+def _refuse_second(endpoint: str) -> None:
+    """Refuse to bind an ipc endpoint that somebody serves: ZeroMQ would take it over without a word.
+
+    Raises:
+        StateDirHeld: a process accepts connections there.
+    """
+    if not endpoint.startswith("ipc://"):
+        return
+    path = Path(endpoint.removeprefix("ipc://"))
+    if tmux.serves(path):
+        pid = tmux.server_pid(path)
+        raise StateDirHeld(f"the endpoint {endpoint} is served by pid {pid}: one circusd at a time")
 
 
 def sweep(state: StateDir) -> None:
@@ -119,13 +160,5 @@ def _runs(process: process_table.ProcessId) -> bool:
 
 def scrub_environment() -> None:
     """Forget the variables of an agent or a tmux server that this circusd was started from."""
-    for name in (
-        "TMUX",
-        "TMUX_PANE",
-        "FAILOVER_IDENTITY",
-        "FAILOVER_GENERATION",
-        "FAILOVER_LAUNCH",
-        "FAILOVER_CONVERSATION",
-        "FAILOVER_HOME",
-    ):
+    for name in SCRUBBED:
         os.environ.pop(name, None)

@@ -45,7 +45,7 @@ class App(circusctl.ControllerApp):  # type: ignore[misc]
 
     def run(self, args: argparse.Namespace) -> int:
         """Run a parsed command, and turn every failure into one line and an exit code."""
-        from circus_failover.settings import SettingsError
+        from circus_failover.problems import SettingsError
         from circus_failover.verbs.local import Failed
 
         try:
@@ -224,7 +224,7 @@ def parse_arguments(arguments: list[str], commands: dict[str, Any]) -> dict[str,
     parser = _global_parser()
     before, verb, after = _split(arguments, commands)
     if verb is None and before and any(not word.startswith("-") for word in _words(before)):
-        from circus_failover.settings import nearest
+        from circus_failover.problems import nearest
 
         word = next(word for word in _words(before) if not word.startswith("-"))
         print(

@@ -80,7 +80,7 @@ def examine(ini: str | None, endpoint: str | None) -> list[Check]:
         fleet.holder = state_dir.holder(fleet.state)
         fleet.uid = _owner_of(fleet.holder)
         checks += _state(fleet, fleet.state)
-    checks.append(reached(where, fleet.holder, fleet.answer))
+    checks.append(reached(where, fleet.holder, fleet.answer, known=_readable(fleet.state)))
     checks += _endpoints(fleet, where)
     checks += _circusd(fleet, where)
     checks += _systemd(fleet)
@@ -192,7 +192,7 @@ def _entry(path: str | Path) -> Entry:
 def _state(fleet: _Fleet, state: StateDir) -> list[Check]:
     """The state directory: who may read it, who holds it, its store, its disk, the clock."""
     checks = [doctor_checks.state_dir(_entry(state.path), fleet.uid)]
-    if os.path.exists(state.path) and not os.access(state.path, os.R_OK | os.X_OK):
+    if not _readable(state):
         finding = (
             f"{state.path} cannot be read by this user; not checked: lock, store, clock, disk, undeclared"
         )
@@ -223,6 +223,13 @@ def _state(fleet: _Fleet, state: StateDir) -> list[Check]:
     running = [name for name, row in fleet.rows.items() if not row.declared and _lives(row.process, row)]
     checks.append(doctor_checks.undeclared(running))
     return checks
+
+
+def _readable(state: StateDir | None) -> bool:
+    """Say whether this user may look at what is in a state directory; one that is not there hides nothing."""
+    if state is None:
+        return False
+    return not os.path.exists(state.path) or os.access(state.path, os.R_OK | os.X_OK)
 
 
 def _remembered(store: Path) -> tuple[dict[str, AgentRow], float | None]:
@@ -262,11 +269,21 @@ def _asked(endpoint: str) -> dict[str, Any] | None:
         return None
 
 
-def reached(endpoint: str, holder: Holder | None, answer: Mapping[str, Any] | None) -> Check:
-    """Judge whether circusd answers, and whether it is the one that holds the lock."""
+def reached(
+    endpoint: str, holder: Holder | None, answer: Mapping[str, Any] | None, *, known: bool = True
+) -> Check:
+    """Judge whether circusd answers, and whether it is the one that holds the lock.
+
+    Args:
+        endpoint: where it was asked.
+        holder: who holds the lock; None: nobody, or that is not known.
+        answer: what it said to `fleet`; None: nothing.
+        known: the lock could be looked at.
+    """
     if answer is None:
         if holder is None:
-            finding = f"not running (no answer on {endpoint}); not checked: {NEEDS_CIRCUSD}"
+            state = "not running" if known else "unknown"
+            finding = f"{state} (no answer on {endpoint}); not checked: {NEEDS_CIRCUSD}"
             return warn("circusd", finding, "failoverctl up starts it; --endpoint looks elsewhere")
         pid = holder.process.pid
         finding = f"pid {pid} does not answer on {endpoint}; not checked: {NEEDS_CIRCUSD}"

@@ -83,18 +83,21 @@ class Endings:
         agent.action = stored[0]
         self._work(agent, stored[0])
 
-    def clear(self, agent: Agent, then: str | None) -> None:
+    def clear(self, agent: Agent, then: str | None, verdict: str | None = None) -> None:
         """Have what is left of a dead launch cleared away, and learn how it ended.
 
         Args:
             agent: whose launch it was; its phase does not change.
             then: `start` when the agent is to be started afterwards, also by a later circusd.
+            verdict: why the launch failed, when that was our own judgement of something that still ran;
+                then how it ends now says nothing about it.
         """
         if agent.action is not None:
             return
         action = self._action(
             agent, IntentAction.CLEAR, "circusd", "what is left of a launch that ended", then
         )
+        action.spec["verdict"] = verdict
         stored: list[ActionRow] = []
         try:
             self._supervisor.record(
@@ -362,7 +365,9 @@ class Endings:
         failed = was == str(Cause.LAUNCH_FAILED)
         cause = Cause.LAUNCH_FAILED if failed else _how(status, number)
         screen = str(report.get("last_output") or (known[0].last_output if known else "") or "")
-        reason = _sentence(failed, status, number, screen)
+        verdict = action.spec.get("verdict")
+        what = f"the launch failed: {verdict}" if verdict else _how_it_ended(failed, status, number)
+        reason = _with_last_line(what, screen)
 
         def writes(store: Store) -> None:
             self._finish(store, action, name, report)
@@ -452,14 +457,17 @@ def _how(status: int | None, number: int | None) -> Cause:
     return Cause.EXITED if status is not None else Cause.SESSION_GONE
 
 
-def _sentence(failed: bool, status: int | None, number: int | None, screen: str) -> str:
-    """Say how a launch ended, with the last line it showed."""
+def _how_it_ended(failed: bool, status: int | None, number: int | None) -> str:
+    """Say in words how a launch ended."""
     what = "the launch failed: " if failed else ""
     if number is not None:
-        what += f"ended by signal {number}"
-    elif status is not None:
-        what += f"ended with exit status {status}"
-    else:
-        what += "ended, and its session was gone"
+        return f"{what}ended by signal {number}"
+    if status is not None:
+        return f"{what}ended with exit status {status}"
+    return f"{what}ended, and its session was gone"
+
+
+def _with_last_line(what: str, screen: str) -> str:
+    """Add the last line that a launch showed."""
     lines = [line.strip() for line in screen.splitlines() if line.strip()]
     return f"{what}; last output: {lines[-1]}" if lines else what

@@ -21,7 +21,7 @@ from typing import TypeAlias
 from circus.config import get_config, read_config
 from circus.util import to_bool, to_signum
 
-from circus_failover.settings import Problem, SettingsError, printable
+from circus_failover.problems import Problem, SettingsError, printable
 
 ENROL = "circus_failover.hooks.enrol"
 GATE_HOOK = "before_start"

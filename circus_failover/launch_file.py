@@ -27,6 +27,9 @@ fi
 unset FAILOVER_STAGE
 {exports}
 failover_report() (
+  # The agent's own variables are set by now; in this subshell they must not change what is reported.
+  unset IFS
+  PATH=/usr/bin:/bin
   umask 077
   stage=$1 file=$2 start=0
   if read -r line 2>/dev/null </proc/$$/stat; then
@@ -68,6 +71,8 @@ def agent_environment(
     """
     base = {name: own[name] for name in _BASE if name in own}
     merged = {**base, **watcher, **failover}
+    # Circus's ini reader leaves the section's own name among its values (0.19).
+    merged.pop("__name__", None)
     return {name: value for name, value in merged.items() if _VARIABLE.fullmatch(name) and "\0" not in value}
 
 
@@ -106,7 +111,10 @@ def render(
             command=shlex.quote(prepare),
         )
     return _TEMPLATE.format(
-        exports="\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment.items()),
+        # `command` keeps a name that the shell guards (OPTIND, UID in bash) from ending the script.
+        exports="\n".join(
+            f"command export {name}={shlex.quote(value)} || :" for name, value in environment.items()
+        ),
         identity=identity,
         generation=generation,
         temporary=f"{quoted_spool}/.{shlex.quote(report_stem)}.tmp",

@@ -6,6 +6,7 @@ one line says what happened, and the launch does not go on. The command's proces
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -23,13 +24,19 @@ def main() -> int:
     try:
         status = process.wait(seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        status = None
+    finally:
+        # Whatever it left in the background ends too: the group lives as long as one member does.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if status is None:
         process.wait()
         print(f"failover.prepare did not end within {seconds:g} s and was ended: {command}", file=sys.stderr)
         return 124
     if status != 0:
         print(f"failover.prepare ended with {status}: {command}", file=sys.stderr)
-    return 0 if status == 0 else 1
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

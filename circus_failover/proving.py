@@ -177,7 +177,7 @@ class Proving:
             # Somebody was faster: a session of that name lives, and what lives is adopted.
             self._supervisor.spawn(self._supervisor.bring_up.readopt(agent))
         else:
-            self._supervisor.endings.clear(agent, then=None)
+            self._supervisor.endings.clear(agent, then=None, verdict=reason)
 
 
 def _tail(path: Path, limit: int = 4000) -> str:

@@ -139,10 +139,12 @@ class Roster:
             known: what the store remembers, by identity.
         """
         self._known = known
+        self._ends = self._causes()
         for watcher in self._supervisor.arbiter.watchers:
             if is_agent(watcher):
                 self.enrol(watcher)
         self.declare(known.values())
+        self._known, self._ends = {}, None
 
     def enrol_new(self) -> None:
         """Enrol the watchers that came since, also those that Circus does not start."""
@@ -187,14 +189,14 @@ class Roster:
     def _remembered(self, identity: str) -> AgentRow:
         row = self._known.get(identity)
         if row is None and self._supervisor.store is not None:
-            row = self._supervisor.store.agents().get(identity)
+            row = self._supervisor.store.agent(identity)
         return replace(row, declared=True) if row is not None else AgentRow(identity)
 
     def _causes(self) -> Mapping[str, str]:
-        """How each agent's newest ended launch ended; asked once an enrolment of many."""
-        if self._ends is None:
-            self._ends = self._supervisor.store.last_causes() if self._supervisor.store else {}
-        return self._ends
+        """How each agent's newest ended launch ended; asked once for the enrolment of all."""
+        if self._ends is not None:
+            return self._ends
+        return self._supervisor.store.last_causes() if self._supervisor.store else {}
 
     def _register_hooks(self, watcher: Any) -> None:
         from circus_failover import hooks

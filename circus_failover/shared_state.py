@@ -25,7 +25,8 @@ from circus_failover.policy.gate import (
     Verdict,
     judge,
 )
-from circus_failover.settings import Account, Settings, printable
+from circus_failover.problems import printable
+from circus_failover.settings import Account, Settings
 
 # os.path throughout: pathlib costs more than the system calls do.
 _join = os.path.join

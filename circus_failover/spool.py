@@ -88,7 +88,7 @@ def drain(server: socket.socket) -> None:
         pass
 
 
-def take_in(folder: Path, apply: Callable[[str, dict[str, Any]], None]) -> list[tuple[str, str]]:
+def take_in(folder: Path, apply: Callable[[str, dict[str, Any]], None]) -> list[str]:
     """Give every waiting report to `apply`, oldest first, and delete it afterwards.
 
     `apply` gets the file's name and the report; it must put the effect and the name into the store in
@@ -97,23 +97,28 @@ def take_in(folder: Path, apply: Callable[[str, dict[str, Any]], None]) -> list[
     and the ones behind it are taken in.
 
     Returns:
-        The names of the reports that were set aside, each with why.
+        The names of the reports that were set aside.
     """
     bad = []
     for name in sorted(entry for entry in os.listdir(folder) if entry.endswith(".json") and entry[0] != "."):
         path = folder / name
         try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            continue
-        try:
-            report = json.loads(content)
+            report = json.loads(path.read_bytes())
             if not isinstance(report, dict) or "kind" not in report:
                 raise ValueError("a report is a mapping with a kind")
-            apply(name, report)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            os.replace(path, folder / f"{name}.bad")
-            bad.append((name, f"{type(error).__name__}: {error}"))
+            sensible = True
+        except FileNotFoundError:
             continue
-        path.unlink(missing_ok=True)
+        except (OSError, ValueError):
+            sensible = False
+        if sensible:
+            try:
+                apply(name, report)
+            except (ValueError, LookupError, TypeError, AttributeError):
+                sensible = False
+        if sensible:
+            path.unlink(missing_ok=True)
+        else:
+            os.replace(path, folder / f"{name}.bad")
+            bad.append(name)
     return bad

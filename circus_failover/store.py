@@ -189,6 +189,13 @@ class Reader:
         rows = self._db.execute(f"SELECT {', '.join(_AGENT_COLUMNS)} FROM agents ORDER BY identity")
         return {row["identity"]: AgentRow(**_plain(row)) for row in rows}
 
+    def agent(self, identity: str) -> AgentRow | None:
+        """Return what is remembered of one agent."""
+        row = self._db.execute(
+            f"SELECT {', '.join(_AGENT_COLUMNS)} FROM agents WHERE identity = ?", (identity,)
+        ).fetchone()
+        return AgentRow(**_plain(row)) if row is not None else None
+
     def launches(self, identity: str, limit: int = 20) -> list[LaunchRow]:
         """Return an agent's launches, the newest first."""
         rows = self._db.execute(

@@ -337,8 +337,8 @@ class Supervisor:
         if self.state is None:
             return
         try:
-            for name, why in spool.take_in(self.state.spool, self._report):
-                logger.error("circus-failover: report %s was set aside, it makes no sense: %s", name, why)
+            for name in spool.take_in(self.state.spool, self._report):
+                logger.error("circus-failover: report %s makes no sense; it was set aside as .bad", name)
         except (OSError, StoreError) as error:
             self.store_trouble = str(error)
 

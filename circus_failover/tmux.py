@@ -228,7 +228,7 @@ def pane_log_command(log: Path, max_bytes: int, backups: int) -> str:
     """
     moves = "".join(f'[ -e "$0.{n}" ] && mv -f "$0.{n}" "$0.{n + 1}"; ' for n in range(backups - 1, 0, -1))
     loop = (
-        'umask 077; was=$(($(wc -c <"$0" 2>/dev/null))); '
+        'umask 077; : >>"$0"; was=$(($(wc -c <"$0"))); '
         'while dd bs=4096 count=256 2>/dev/null >>"$0"; do '
         'now=$(($(wc -c <"$0"))); [ "$now" -gt "$was" ] || break; was=$now; '
         f'if [ "$now" -ge {max_bytes} ]; then {moves}mv -f "$0" "$0.1"; was=0; fi; done'

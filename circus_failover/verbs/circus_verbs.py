@@ -7,11 +7,8 @@ therefore replace its commands in circusd, also for plain circusctl.
 from __future__ import annotations
 
 import asyncio
-import textwrap
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from circus.commands.decrproc import DecrProc
 from circus.commands.incrproc import IncrProc
@@ -25,145 +22,29 @@ from circus.commands.sendsignal import Signal
 from circus.commands.set import Set
 from circus.commands.start import Start
 from circus.commands.stop import Stop
-from circus.exc import ConflictError, MessageError
+from circus.exc import MessageError
 
-from circus_failover import reconfigure
-from circus_failover.agent import Agent
-from circus_failover.store import StoreError
-from circus_failover.supervisor import Supervisor
+from circus_failover.verbs.answers import (
+    PLAIN_WAIT_SECS,
+    WAIT_SECS,
+    Ending,
+    answer,
+    begin,
+    described,
+    end_all,
+    iterating,
+    named,
+    refused,
+    several,
+    state_now,
+    verdict_lines,
+)
 from circus_failover.verbs.selection import selected, supervisor_of, who
 from circus_failover.words import IntentAction
 
-PLAIN_WAIT_SECS = 4.0
-"""circusctl gives up after 5 s; a start that is not settled by then answers with what is known."""
-WAIT_SECS = 3600.0
-
-
-def verdict_lines(verdicts: Iterable[dict[str, Any]]) -> str:
-    """Return one line a verdict, for a person."""
-    lines = []
-    for verdict in verdicts:
-        what = f"{verdict['identity']}: {verdict['phase']}"
-        if verdict.get("already"):
-            what = f"{verdict['identity']}: already {verdict['phase']}"
-        if verdict.get("generation"):
-            what += f" (generation {verdict['generation']})"
-        if verdict.get("reason"):
-            what += f": {verdict['reason']}"
-        lines.append(what)
-    return "\n".join(lines)
-
-
-def answer(verdicts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the mapping a client gets: an error when any verdict is one, with every reason."""
-    failed = [verdict for verdict in verdicts if not verdict["ok"]]
-    reply: dict[str, Any] = {"agents": verdicts}
-    if failed:
-        reply.update(status="error", reason=verdict_lines(failed), errno=5)
-    return reply
-
-
-async def guarded(work: Coroutine[Any, Any, dict[str, Any] | None]) -> dict[str, Any] | None:
-    """Turn a failure into an error mapping: an exception inside a Future becomes Circus's "server error"."""
-    try:
-        return await work
-    except (MessageError, ConflictError, StoreError, OSError) as error:
-        return {"status": "error", "reason": str(error), "errno": 5}
-
-
-def begin(held: Supervisor, work: Coroutine[Any, Any, dict[str, Any] | None]) -> asyncio.Future[Any]:
-    """Run a verb's slow part on the loop and return the future Circus waits for."""
-    return held.spawn(guarded(work))
-
-
-def described(command: type[Any], note: str) -> str:
-    """Return Circus's help text of a verb with what it means for agents at its end."""
-    text = " ".join(note.split())
-    wrapped = textwrap.fill(f"This verb {text}", 100)
-    return f"{textwrap.dedent(command.__doc__ or '').rstrip()}\n\nAgents\n++++++\n\n{wrapped}\n"
-
-
-def several(command: Any, message: Callable[..., Any], args: tuple[str, ...], opts: dict[str, Any]) -> Any:
-    """Return the message for one name as Circus makes it, and for several, which Circus does not know."""
-    if len(args) < 2:
-        return message(*args, **opts)
-    return command.make_message(names=list(args), **opts)
-
-
-def named(props: dict[str, Any]) -> bool:
-    """Say whether a message names watchers; without a name it is about all of them."""
-    return "name" in props or bool(props.get("names"))
-
-
-def refused(agent: Agent, reason: str) -> dict[str, Any]:
-    """Return the verdict of a verb that was refused and changed nothing."""
-    return {
-        "identity": agent.identity,
-        "ok": False,
-        "phase": str(agent.phase),
-        "cause": agent.row.cause,
-        "generation": agent.row.generation,
-        "reason": reason,
-    }
-
-
-def state_now(agent: Agent) -> dict[str, Any]:
-    """Return the verdict of an end: what the agent is now."""
-    return {
-        "identity": agent.identity,
-        "ok": True,
-        "phase": str(agent.phase),
-        "cause": agent.row.cause,
-        "generation": agent.row.generation,
-        "reason": agent.row.reason,
-    }
-
-
-def _iterating(watchers: list[Any]) -> Callable[..., list[Any]]:
-    def iterate(reverse: bool = True) -> list[Any]:
-        return sorted(watchers, key=lambda watcher: watcher.priority, reverse=reverse)
-
-    return iterate
-
-
-@dataclass(frozen=True)
-class Ending:
-    """An agent that is being ended: which end, and of which launch."""
-
-    agent: Agent
-    action: int | None
-    """None when it did not run, so that nothing had to be ended."""
-    generation: int
-
-    async def gone(self) -> None:
-        """Wait until this very end is carried out and Circus's watcher has followed, or a later start did."""
-        agent = self.agent
-        while agent.action is not None and agent.action.id == self.action:
-            await agent.next_change(0.5)
-        while not agent.watcher.is_stopped() and agent.row.generation == self.generation:
-            if agent.action is not None and agent.action.id != self.action:
-                return
-            await agent.next_change(0.5)
-
-
-def _end_all(
-    held: Supervisor, agents: Iterable[Agent], intent: IntentAction, asked_by: str, why: str
-) -> tuple[list[Ending], list[dict[str, Any]]]:
-    """Write the intents now; return the ends that are under way and the verdicts of the refused."""
-    ending, verdicts = [], []
-    for agent in agents:
-        if agent.observed:
-            verdicts.append(refused(agent, "failover.mode = observe: it is watched and shown, never ended"))
-            continue
-        try:
-            held.endings.end(agent, intent, asked_by, why)
-            action = agent.action.id if agent.action is not None else None
-            ending.append(Ending(agent, action, agent.row.generation))
-        except StoreError as error:
-            verdicts.append(
-                refused(agent, f"nothing was ended, since the intent could not be stored: {error}")
-            )
-    return ending, verdicts
+if TYPE_CHECKING:
+    from circus_failover.agent import Agent
+    from circus_failover.supervisor import Supervisor
 
 
 class FailoverStart(Start):  # type: ignore[misc]
@@ -189,7 +70,7 @@ class FailoverStart(Start):  # type: ignore[misc]
 
         async def start() -> dict[str, Any]:
             if others:
-                await held.turns.run(lambda: arbiter.start_watchers(watcher_iter_func=_iterating(others)))
+                await held.turns.run(lambda: arbiter.start_watchers(watcher_iter_func=iterating(others)))
             verdicts = await asyncio.gather(
                 *(self._start(held, agent, who(props), timeout) for agent in agents)
             )
@@ -221,13 +102,13 @@ class FailoverStop(Stop):  # type: ignore[misc]
         agents, others = selected(arbiter, props)
         if not agents and "names" not in props:
             return super().execute(arbiter, props)
-        ending, verdicts = _end_all(held, agents, IntentAction.STOP, who(props), "stop")
+        ending, verdicts = end_all(held, agents, IntentAction.STOP, who(props), "stop")
         if verdicts:
             props["waiting"] = True
 
         async def stop() -> dict[str, Any]:
             if others:
-                await held.turns.run(lambda: arbiter.stop_watchers(watcher_iter_func=_iterating(others)))
+                await held.turns.run(lambda: arbiter.stop_watchers(watcher_iter_func=iterating(others)))
             await asyncio.gather(*(end.gone() for end in ending))
             return answer([*verdicts, *(state_now(end.agent) for end in ending)])
 
@@ -251,18 +132,20 @@ class FailoverRestart(Restart):  # type: ignore[misc]
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         held = supervisor_of(arbiter)
         if not named(props):
-            # circusd restarts itself: agents are detached and adopted again.
+            # circusd restarts itself: agents are detached and adopted again. No answer could be sent
+            # afterwards, since the endpoint is closed in between.
+            props["waiting"] = False
             return begin(held, held.turns.run(partial(arbiter.restart, inside_circusd=True)))
         agents, others = selected(arbiter, props)
         if not agents and "names" not in props:
             return super().execute(arbiter, props)
-        ending, verdicts = _end_all(held, agents, IntentAction.RESTART, who(props), "restart")
+        ending, verdicts = end_all(held, agents, IntentAction.RESTART, who(props), "restart")
         timeout = WAIT_SECS if props.get("waiting") else PLAIN_WAIT_SECS
         props["waiting"] = True
 
         async def restart() -> dict[str, Any]:
             if others:
-                await held.turns.run(lambda: arbiter.restart(watcher_iter_func=_iterating(others)))
+                await held.turns.run(lambda: arbiter.restart(watcher_iter_func=iterating(others)))
             begun = await asyncio.gather(*(self._back(held, end, who(props), timeout) for end in ending))
             return answer([*verdicts, *begun])
 
@@ -305,7 +188,7 @@ class FailoverRm(RmWatcher):  # type: ignore[misc]
         if props.get("nostop") or agent.observed:
             return begin(held, self._detach(held, agent))
         runs_before = agent.phase
-        _, verdicts = _end_all(held, [agent], IntentAction.REMOVE, who(props), "rm")
+        _, verdicts = end_all(held, [agent], IntentAction.REMOVE, who(props), "rm")
         if verdicts:
             return answer(verdicts)
 
@@ -345,6 +228,8 @@ class FailoverReloadConfig(ReloadConfig):  # type: ignore[misc]
 
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         held = supervisor_of(arbiter)
+        from circus_failover import reconfigure
+
         # The answer tells which agents were detached, or why nothing was reloaded.
         props["waiting"] = True
         return begin(held, reconfigure.reload(held))

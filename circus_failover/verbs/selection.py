@@ -5,13 +5,15 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from circus.exc import MessageError
 
-from circus_failover.agent import Agent
-from circus_failover.settings import nearest
-from circus_failover.supervisor import Supervisor
+from circus_failover.problems import nearest
+
+if TYPE_CHECKING:
+    from circus_failover.agent import Agent
+    from circus_failover.supervisor import Supervisor
 
 PLAIN_CLIENT = "circusctl"
 
