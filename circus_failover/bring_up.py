@@ -232,7 +232,18 @@ class BringUps:
         if not agent.watcher.is_stopped():
             agent.readopt_failures = 0
 
+    def _still_there(self, agent: Agent) -> bool:
+        """Say whether this is still an agent of this circusd, when its turn has come."""
+        supervisor = self._supervisor
+        return (
+            supervisor.roster.agents.get(agent.identity) is agent
+            and agent.watcher in supervisor.arbiter.watchers
+            and not supervisor.arbiter._stopping
+        )
+
     async def _keeper_again(self, agent: Agent) -> None:
+        if not self._still_there(agent) or agent.action is not None:
+            return
         if not agent.watcher.is_stopped():
             await agent.watcher._stop()
         await agent.watcher._start()
@@ -298,6 +309,8 @@ class BringUps:
 
     async def _fresh_start(self, agent: Agent) -> None:
         """Start a watcher in one turn, also when Circus has not noticed that its keeper is gone."""
+        if not self._still_there(agent):
+            return
         if agent.action is not None or (agent.phase is Phase.STARTING and agent.starting is not None):
             return
         if agent.phase is Phase.UP and not agent.watcher.is_stopped():

@@ -294,13 +294,16 @@ class Endings:
                 self._supervisor.state.worker_spec(int(report["action"])).unlink(missing_ok=True)
                 self._supervisor.state.worker_tree(int(report["action"])).unlink(missing_ok=True)
             return
-        action, agent.action = agent.action, None
-        self._started.pop(action.id, None)
+        action = agent.action
         intent = IntentAction(action.intent)
+        # A StoreError leaves the report in the spool and the action open: the next tick takes it in.
         if intent is IntentAction.CLEAR:
             self._cleared(agent, action, name, report)
         else:
             self._ended(agent, action, intent, name, report)
+        agent.action = None
+        self._started.pop(action.id, None)
+        agent.wake_waiters()
         crashpoint.reached("report-taken-in")
         self._tidy(action)
         self._supervisor.spawn(self._follow(agent, action, intent))
@@ -350,6 +353,7 @@ class Endings:
                 "note": report.get("reason") or None,
             },
             durable=True,
+            must=True,
             writes=writes,
             phase=phase,
             cause=cause,
@@ -387,6 +391,7 @@ class Endings:
             "cleared",
             {"cause": cause, "status": status, "signal": number, "outcome": report["outcome"]},
             durable=True,
+            must=True,
             writes=writes,
             **changes,
         )

@@ -65,18 +65,12 @@ class Turns:
 async def _outcome(future: Any) -> Any:
     """Wait for a future of Circus's.
 
-    Its TransformableFuture (circus.util, 0.19) takes a done callback without a context, so that a task which
-    awaits it is never resumed.
+    Its TransformableFuture (circus.util, 0.19) cannot be awaited: its done callback takes no context, and is
+    never called when what it waits for fails. What it waits for can, and it says how the result is turned.
     """
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def finished(_: Any) -> None:
-        if not done.done():
-            done.set_result(None)
-
-    future.add_done_callback(finished)
-    await done
-    error = future.exception()
-    if error is not None:
-        raise error
-    return future.result()
+    upstream = getattr(future, "_upstream_future", None)
+    if upstream is None:
+        return await future
+    result = await upstream
+    turn = vars(future).get("_transform_function")
+    return turn(result) if turn is not None else result

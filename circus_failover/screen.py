@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+PLAIN_WIDTH = 240
 PHASE_STYLES = {
     "up": "green",
     "starting": "cyan",
@@ -70,9 +71,20 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     for number, column in enumerate(columns):
         last = number == len(columns) - 1
         made.add_column(column, no_wrap=not last, overflow="fold" if last else "ellipsis")
-    for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
+    cells = [[cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    if cells and sum(widths) + 2 * len(widths) <= _width():
+        # A row costs rich 0.5 ms; as one cell a column, 500 rows cost 0.09 s in place of 0.24 (rich 15).
+        made.add_row(*(Text("\n").join(column) for column in zip(*cells, strict=True)))
+    else:
+        for row in cells:
+            made.add_row(*row)
     return rendered(made)
+
+
+def _width() -> int:
+    """Return how wide a line may be: the terminal's columns, or plenty where there is none."""
+    return Console().width if sys.stdout.isatty() else PLAIN_WIDTH
 
 
 def rendered(item: object) -> str:
@@ -82,7 +94,7 @@ def rendered(item: object) -> str:
         file=io.StringIO(),
         force_terminal=terminal,
         color_system="auto" if terminal else None,
-        width=None if terminal else 240,
+        width=_width(),
         highlight=False,
     )
     console.print(item)

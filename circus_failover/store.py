@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from circus_failover.process_table import ProcessId
 
@@ -57,6 +58,14 @@ CREATE TABLE IF NOT EXISTS children (
 );
 CREATE TABLE IF NOT EXISTS taken_in (name TEXT PRIMARY KEY, at REAL NOT NULL);
 """
+
+
+REMEDY = (
+    "Free it or repair it (sqlite3 failover.db .recover), or move it away: agents live on, "
+    "their history does not"
+)
+BUSY_MS = 100
+"""How long a write waits for somebody else's lock: circusd's only loop waits with it, and retries later."""
 
 
 class StoreError(Exception):
@@ -184,21 +193,30 @@ class Reader:
         self._db = connection
         self._db.row_factory = sqlite3.Row
 
+    def _rows(self, query: str, parameters: Sequence[object] = ()) -> list[sqlite3.Row]:
+        """Return all rows of a query.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        try:
+            return self._db.execute(query, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"the store cannot be read: {error}. {REMEDY}") from error
+
     def agents(self) -> dict[str, AgentRow]:
         """Return every agent that is remembered, by identity."""
-        rows = self._db.execute(f"SELECT {', '.join(_AGENT_COLUMNS)} FROM agents ORDER BY identity")
+        rows = self._rows(f"SELECT {', '.join(_AGENT_COLUMNS)} FROM agents ORDER BY identity")
         return {row["identity"]: AgentRow(**_plain(row)) for row in rows}
 
     def agent(self, identity: str) -> AgentRow | None:
         """Return what is remembered of one agent."""
-        row = self._db.execute(
-            f"SELECT {', '.join(_AGENT_COLUMNS)} FROM agents WHERE identity = ?", (identity,)
-        ).fetchone()
-        return AgentRow(**_plain(row)) if row is not None else None
+        rows = self._rows(f"SELECT {', '.join(_AGENT_COLUMNS)} FROM agents WHERE identity = ?", (identity,))
+        return AgentRow(**_plain(rows[0])) if rows else None
 
     def launches(self, identity: str, limit: int = 20) -> list[LaunchRow]:
         """Return an agent's launches, the newest first."""
-        rows = self._db.execute(
+        rows = self._rows(
             f"SELECT {', '.join(_LAUNCH_COLUMNS)} FROM launches WHERE identity = ?"
             " ORDER BY generation DESC LIMIT ?",
             (identity, limit),
@@ -207,23 +225,23 @@ class Reader:
 
     def open_actions(self) -> list[ActionRow]:
         """Return the deliberate ends that are not finished, the oldest first."""
-        rows = self._db.execute(
+        rows = self._rows(
             f"SELECT {', '.join(_ACTION_COLUMNS)} FROM actions WHERE done_at IS NULL ORDER BY id"
         )
         return [ActionRow(**_plain(row)) for row in rows]
 
     def open_action(self, identity: str) -> ActionRow | None:
         """Return the deliberate end of an agent that is not finished, if there is one."""
-        row = self._db.execute(
+        rows = self._rows(
             f"SELECT {', '.join(_ACTION_COLUMNS)} FROM actions WHERE done_at IS NULL AND identity = ?"
             " ORDER BY id DESC LIMIT 1",
             (identity,),
-        ).fetchone()
-        return ActionRow(**_plain(row)) if row is not None else None
+        )
+        return ActionRow(**_plain(rows[0])) if rows else None
 
     def actions(self, identity: str, limit: int = 20) -> list[ActionRow]:
         """Return an agent's deliberate ends, the newest first."""
-        rows = self._db.execute(
+        rows = self._rows(
             f"SELECT {', '.join(_ACTION_COLUMNS)} FROM actions WHERE identity = ? ORDER BY id DESC LIMIT ?",
             (identity, limit),
         )
@@ -231,7 +249,7 @@ class Reader:
 
     def history(self, identity: str, limit: int = 50) -> list[dict[str, Any]]:
         """Return an agent's decisions, the newest first: `at`, `generation`, `ev` and their details."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT at, generation, ev, detail FROM history WHERE identity = ? ORDER BY id DESC LIMIT ?",
             (identity, limit),
         )
@@ -242,7 +260,7 @@ class Reader:
 
     def last_causes(self) -> dict[str, str]:
         """Return how each agent's newest ended launch ended, by identity."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT l.identity, l.end_cause FROM launches l JOIN (SELECT identity, MAX(generation) AS newest"
             " FROM launches WHERE end_cause IS NOT NULL GROUP BY identity) m"
             " ON l.identity = m.identity AND l.generation = m.newest"
@@ -251,7 +269,7 @@ class Reader:
 
     def children(self) -> list[ChildRow]:
         """Return the plugins and keepers that were started and not seen to end."""
-        rows = self._db.execute("SELECT pid, start, boot, kind, name FROM children")
+        rows = self._rows("SELECT pid, start, boot, kind, name FROM children")
         return [
             ChildRow(ProcessId(row["pid"], row["start"]), row["boot"], row["kind"], row["name"])
             for row in rows
@@ -259,7 +277,7 @@ class Reader:
 
     def seen(self, report: str) -> bool:
         """Say whether a report of this name was taken in."""
-        return self._db.execute("SELECT 1 FROM taken_in WHERE name = ?", (report,)).fetchone() is not None
+        return bool(self._rows("SELECT 1 FROM taken_in WHERE name = ?", (report,)))
 
     def close(self) -> None:
         """Close the connection."""
@@ -285,15 +303,13 @@ class Store(Reader):
             connection = sqlite3.connect(path, timeout=2.0, isolation_level=None)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
             super().__init__(connection)
             connection.executescript(_SCHEMA)
             self._file = _file_id(path)
             self._check_version()
-        except (sqlite3.Error, OSError) as error:
-            raise StoreError(
-                f"the store {path} cannot be used: {error}. Free it or repair it (sqlite3 {path} .recover), "
-                "or move it away: agents live on, their history does not"
-            ) from error
+        except (sqlite3.Error, OSError, ValueError) as error:
+            raise StoreError(f"the store {path} cannot be used: {error}. {REMEDY}") from error
 
     def _check_version(self) -> None:
         row = self._db.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
@@ -452,7 +468,7 @@ def open_reader(path: Path) -> Reader:
         StoreError: there is no store, or it cannot be read.
     """
     try:
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0)
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=2.0)
         connection.execute("SELECT 1 FROM meta").fetchone()
         return Reader(connection)
     except sqlite3.Error as error:

@@ -29,7 +29,7 @@ from circus_failover.proving import Proving
 from circus_failover.roster import Roster, state_dir_of_fleet
 from circus_failover.server_probe import ServerProbe
 from circus_failover.state_dir import StateDir, StateDirError
-from circus_failover.store import ChildRow, Store, StoreError
+from circus_failover.store import AgentRow, ChildRow, Store, StoreError
 from circus_failover.words import Cause, Liveness, Phase
 
 TICK_SECS = 1.0
@@ -60,6 +60,7 @@ class Supervisor:
         self.pids = PidWatch(self.loop, self._ended)
         self.servers = ServerProbe(self)
         self._unsaved: set[str] = set()
+        self._unstored_ends: set[str] = set()
         self._terminals: dict[ProcessId, str | None] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
         self._ticks = 0
@@ -72,8 +73,7 @@ class Supervisor:
     def open(self) -> None:
         """Take the state directory, remember the fleet, and begin to tick."""
         self.open_state()
-        known = self.store.agents() if self.store else {}
-        self.roster.enrol_all(known)
+        self.roster.enrol_all(self._known_agents())
         self.take_in_reports()
         self._tidy_run_folder()
         for agent in self.roster.agents.values():
@@ -113,6 +113,21 @@ class Supervisor:
         self._wake = spool.listen(state.spool)
         if self._wake is not None:
             self.loop.add_handler(self._wake, self._woken, self.loop.READ)
+
+    def _known_agents(self) -> dict[str, AgentRow]:
+        """Return what the store remembers; one that cannot be read refuses every launch, and nothing else."""
+        if self.store is None:
+            return {}
+        try:
+            self.store.open_actions()
+            self.store.last_causes()
+            return self.store.agents()
+        except StoreError as error:
+            logger.error("circus-failover: %s", error)
+            self.hindrance = Hindrance(Cause.STATE_DIR, f"{self.store.path}: {error}")
+            self.store.close()
+            self.store = None
+            return {}
 
     def _tidy_run_folder(self) -> None:
         """Remove what a circusd that died left in run/: orders that are done, scripts of past launches."""
@@ -288,20 +303,28 @@ class Supervisor:
             cause = Cause.ENDED_UNKNOWN
         reason = found.reason or "its process has ended"
         generation, starting = agent.row.generation, agent.phase is Phase.STARTING
+        try:
+            self.record(
+                agent,
+                "exit",
+                {"cause": cause, "reason": reason, "while": "starting" if starting else "up"},
+                durable=True,
+                must=self.store is not None,
+                writes=lambda store: store.end_launch(
+                    agent.identity, generation, at=now, planned=False, cause=str(cause)
+                ),
+                phase=Phase.STOPPED if agent.row.stay_stopped else Phase.DOWN,
+                cause=cause,
+                reason=reason,
+            )
+        except StoreError as error:
+            # An end is stored whole or not at all; the next tick finds it again.
+            self.store_trouble = str(error)
+            self._unstored_ends.add(agent.identity)
+            return
+        self._unstored_ends.discard(agent.identity)
         agent.starting = None
         agent.last_cause = str(cause)
-        self.record(
-            agent,
-            "exit",
-            {"cause": cause, "reason": reason, "while": "starting" if starting else "up"},
-            durable=True,
-            writes=lambda store: store.end_launch(
-                agent.identity, generation, at=now, planned=False, cause=str(cause)
-            ),
-            phase=Phase.STOPPED if agent.row.stay_stopped else Phase.DOWN,
-            cause=cause,
-            reason=reason,
-        )
         self.pids.forget(agent.identity)
         if found.server_lost:
             self.log_exit(agent, cause, None, None)
@@ -368,7 +391,7 @@ class Supervisor:
         full = self._ticks % FULL_CHECK_TICKS == 0 or not hasattr(os, "pidfd_open")
         for agent in list(self.roster.agents.values()):
             try:
-                if full:
+                if full or agent.identity in self._unstored_ends:
                     self.check(agent)
                 self._reconcile(agent, full)
             except Exception:
@@ -382,6 +405,9 @@ class Supervisor:
 
     def _reconcile(self, agent: Agent, full: bool) -> None:
         """A live agent whose watcher Circus stopped (a detach) gets its keeper again."""
+        if self.arbiter._exclusive_running_command is not None:
+            # A reload may be removing this very watcher; the tick after it decides.
+            return
         if agent.observed and full and agent.row.process is None and agent.watcher.is_stopped():
             if liveness.probe(agent.row, agent.socket, agent.session).liveness is Liveness.LIVE:
                 self.spawn(self.bring_up.readopt(agent))

@@ -277,10 +277,27 @@ class FailoverSet(Set):  # type: ignore[misc]
     __doc__ = described(Set, """refuses another number of processes or user for agents.""")
 
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
-        changed = {"numprocesses", "uid"} & set(props.get("options", {}))
+        options = props.get("options", {})
+        if any(key == "hooks" or key.startswith("hooks.") for key in options):
+            self._keep_hooks(arbiter, str(props["name"]), options)
+        changed = {"numprocesses", "uid"} & set(options)
         if changed and (props["options"].get("numprocesses", 1) != 1 or "uid" in changed):
             _one_process(arbiter, props["name"])
         return super().execute(arbiter, props)
+
+    def _keep_hooks(self, arbiter: Any, name: str, options: dict[str, Any]) -> None:
+        """Circus loads a hook's module again when one is set (0.19): ours would lose what it holds."""
+        agents, _ = selected(arbiter, {"name": name, "match": "simple"})
+        if agents:
+            raise MessageError(
+                f"{name} is an agent and its hooks are its gate: "
+                "change its section of circus.ini, then reloadconfig"
+            )
+        if "circus_failover" in str(options):
+            raise MessageError(
+                f"a hook of circus_failover is named in circus.ini, not set: add it to [watcher:{name}], "
+                "then reloadconfig"
+            )
 
 
 def _to_keeper(arbiter: Any, props: dict[str, Any], verb: str) -> None:
