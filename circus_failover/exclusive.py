@@ -71,6 +71,5 @@ async def _outcome(future: Any) -> Any:
     upstream = getattr(future, "_upstream_future", None)
     if upstream is None:
         return await future
-    result = await upstream
-    turn = vars(future).get("_transform_function")
-    return turn(result) if turn is not None else result
+    future._result = await upstream
+    return future.result()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
 
 KEEPER_FOLDER = "/"
+KEEPER_GRACE_SECS = 1.0
 _ATTRIBUTES = (
     "name",
     "cmd",
@@ -178,6 +179,8 @@ class Roster:
             self.agents[identity] = agent
         agent.watcher = watcher
         self._register_hooks(watcher)
+        # A keeper has nothing to finish, and while Circus waits for one every other command waits.
+        watcher.graceful_timeout = min(watcher.graceful_timeout, KEEPER_GRACE_SECS)
         self.read_settings(agent)
         return agent
 

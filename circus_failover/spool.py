@@ -109,7 +109,8 @@ def take_in(folder: Path, apply: Callable[[str, dict[str, Any]], None]) -> list[
             sensible = True
         except FileNotFoundError:
             continue
-        except (OSError, ValueError):
+        except (IsADirectoryError, ValueError):
+            # Any other OSError (no descriptor left, say) says nothing about the report: it waits.
             sensible = False
         if sensible:
             try:

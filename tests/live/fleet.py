@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import zmq
 from circus.client import CircusClient
 from circus.exc import CallError
 
@@ -196,6 +197,16 @@ class Fleet:
             f"the watcher {name} is {status}", lambda: self.call("status", name=name)["status"] == status
         )
 
+    def await_ticks(self, number: int = 2) -> None:
+        """Wait until the supervisor has ticked so many times more: what a tick would do, it has done."""
+        seen = {self.call("fleet")["circusd"]["last_tick"]}
+
+        def look() -> bool:
+            seen.add(self.call("fleet")["circusd"]["last_tick"])
+            return len(seen) > number
+
+        wait_for(f"{number} more ticks", look)
+
     def keeper(self, name: str) -> int:
         """Return the pid of an agent's keeper."""
         (pid,) = self.call("list", name=name)["pids"]
@@ -241,6 +252,25 @@ class Fleet:
         """Wait until an agent's terminal shows a text."""
         return wait_for(f"{name} shows {text!r}", lambda: (s := self.screen(name)) and text in s and s)
 
+    def tmux(self, socket: Path, *arguments: str) -> str:
+        """Run tmux as a person does who knows nothing of us, and return what it prints."""
+        socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if socket.parent == self.state / "tmux":
+            self.state.chmod(0o700)
+        return subprocess.run(
+            ["tmux", "-S", str(socket), *arguments],
+            env=self.environment,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        ).stdout
+
+    def by_hand(self, socket: Path, session: str, command: str = STANDIN) -> int:
+        """Start a session as an operator does by hand, and return the pid of what runs in it."""
+        self.tmux(socket, "new-session", "-d", "-x", "150", "-y", "40", "-s", session, command)
+        return int(self.tmux(socket, "list-panes", "-s", "-t", f"={session}", "-F", "#{pane_pid}"))
+
     # -- the end ----------------------------------------------------------------------------------
 
     def processes(self) -> list[process_table.ProcessId]:
@@ -272,6 +302,49 @@ class Fleet:
             return not left
 
         wait_for("every process of the fleet has ended", ended)
+
+
+class Events:
+    """What circusd publishes, from the moment this is there; used as a context."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self.seen: list[tuple[str, dict[str, Any]]] = []
+
+    def __enter__(self) -> Events:
+        """Subscribe, and wait until circusd knows of it (a publisher drops what nobody has asked for)."""
+        monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self._socket.setsockopt(zmq.SUBSCRIBE, b"")
+        self._socket.connect(self._fleet.pubsub)
+        assert monitor.poll(10000), "circusd's event stream was not reached"
+        self._socket.disable_monitor()
+        self._fleet.call("numwatchers")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._socket.close(0)
+        self._context.term()
+
+    def take(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return everything that was published so far, as (topic, message)."""
+        while self._socket.poll(0):
+            topic, message = self._socket.recv_multipart()
+            self.seen.append((topic.decode(), json.loads(message)))
+        return self.seen
+
+    def of(self, topic: str) -> list[dict[str, Any]]:
+        """Return the messages of one topic that were published so far."""
+        return [message for name, message in self.take() if name == topic]
+
+    def await_one(
+        self, topic: str, wanted: Callable[[dict[str, Any]], bool] = lambda message: True
+    ) -> dict[str, Any]:
+        """Wait for a message of a topic that `wanted` accepts."""
+        return wait_for(
+            f"the event {topic}", lambda: next((one for one in self.of(topic) if wanted(one)), None)
+        )
 
 
 class Result:

@@ -1,0 +1,142 @@
+"""The command line: which benchmarks to run, how large, and how to show what they found."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from circus.exc import CallError
+
+from benchmarks import fleet_view, hook_times, idle, keepers, starting
+from benchmarks.ground import Ground, say
+from benchmarks.large import LargeFleet
+from benchmarks.result import Result, markdown, table
+
+NAMES = ("start", "hooks", "keepers", "fleet", "idle")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    started: int
+    rounds: int
+    large: int
+    cycles: int
+    keepers: int
+    commands: int
+    small: tuple[int, ...]
+    delays: tuple[float, ...]
+    idle_secs: float
+
+
+FULL = Size(100, 3, 500, 120, 50, 10, (10, 100), (1.0, 5.0), 20.0)
+QUICK = Size(20, 1, 60, 30, 20, 3, (10,), (1.0,), 10.0)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    made = argparse.ArgumentParser(
+        prog="benchmarks/run",
+        description="Measure what supervising agents costs, beside something comparable in the same run.",
+        epilog="Everything runs in temporary directories on private sockets and is ended afterwards. "
+        "Linux only. "
+        "Exit codes: 0 done, 1 a benchmark failed, or with --strict a goal is not met; "
+        "2 usage, or something is missing.",
+    )
+    names = ", ".join(NAMES)
+    made.add_argument(
+        "--only", action="append", choices=NAMES, metavar="NAME", help=f"one of {names}; repeatable"
+    )
+    made.add_argument(
+        "--quick", action="store_true", help="small fleets, to see that it works; not to be quoted"
+    )
+    made.add_argument("--strict", action="store_true", help="exit 1 when a goal is not met")
+    shape = made.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="all figures as JSON")
+    shape.add_argument("--markdown", action="store_true", help="the table as Markdown")
+    return made
+
+
+def measure(chosen: tuple[str, ...], size: Size) -> list[Result]:
+    """Run benchmarks and return their results, in the table's order."""
+    found: dict[str, list[Result]] = {}
+    if "start" in chosen:
+        found["start"] = starting.benchmark(size.started, size.rounds)
+    if set(chosen) - {"start"}:
+        with Ground() as ground:
+            large = LargeFleet(ground, size.large)
+            runs: dict[str, Callable[[], list[Result]]] = {
+                "hooks": lambda: hook_times.benchmark(ground, large, size.cycles),
+                "keepers": lambda: keepers.benchmark(ground, large, size.keepers),
+                "fleet": lambda: fleet_view.benchmark(ground, large, size.commands),
+                "idle": lambda: idle.benchmark(ground, large, size.small, size.delays, size.idle_secs),
+            }
+            for name, run in runs.items():
+                if name in chosen:
+                    try:
+                        found[name] = run()
+                    except (RuntimeError, OSError, CallError) as error:
+                        say(f"{name} FAILED, the others go on: {error}")
+                        print(large.circusd.last_words(), file=sys.stderr)
+            say("ending everything")
+    return [result for name in NAMES for result in found.get(name, [])]
+
+
+def machine() -> str:
+    """Return what the figures depend on, in one line."""
+    release = ".".join(platform.release().split(".")[:2])
+    return f"{os.cpu_count()} cores, {platform.system()} {release}, Python {platform.python_version()}"
+
+
+def load_average() -> str:
+    """Return how busy the machine was; other work on it shows in every figure but the ratios."""
+    return "{:.1f} {:.1f} {:.1f}".format(*os.getloadavg())
+
+
+def main() -> int:
+    """Run the command line and return its exit code."""
+    arguments = parser().parse_args()
+    if not sys.platform.startswith("linux") or shutil.which("tmux") is None:
+        print("benchmarks: they need Linux (for /proc) and tmux on PATH", file=sys.stderr)
+        return 2
+
+    def ended(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, ended)
+    signal.signal(signal.SIGHUP, ended)
+    begun = time.monotonic()
+    chosen = tuple(arguments.only or NAMES)
+    try:
+        results = measure(chosen, QUICK if arguments.quick else FULL)
+    except KeyboardInterrupt:
+        return 130
+    took = time.monotonic() - begun
+    if arguments.json:
+        answer: dict[str, Any] = {"machine": machine(), "seconds": round(took, 1), "load": os.getloadavg()}
+        print(json.dumps({**answer, "results": [result.as_json() for result in results]}, indent=2))
+    elif arguments.markdown:
+        print(markdown(results))
+    else:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(table(results, width))
+        print(
+            f"\n{machine()}; took {took:.0f} s" + ("; --quick: not to be quoted" if arguments.quick else "")
+        )
+    failed = {result.benchmark for result in results} != set(chosen)
+    return 1 if failed or (arguments.strict and any(result.met is False for result in results)) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""circusd as it is, with a clock around every hook of an agent and around the gate.
+
+Run in place of the `circusd` script. It changes nothing but wraps three functions: `Watcher.call_hook`, so
+that what is measured is what a hook keeps circusd's only loop for, Circus's own event about it included;
+`stats.replace_with_tree`, which is all that the `extended_stats` hook does (Circus 0.19 calls that one past
+call_hook); and `shared_state.check`, the gate alone. At its end it writes what it measured to
+`FAILOVER_BENCHMARK_TIMES`, a JSON list of (name, epoch seconds at its begin, seconds, CPU seconds).
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from circus.circusd import main
+from circus.watcher import Watcher
+
+from circus_failover import shared_state, stats
+
+Measured = tuple[str, float, float, float]
+measured: list[Measured] = []
+
+
+def timed(function: Callable[..., Any], name: Callable[..., str | None]) -> Callable[..., Any]:
+    """Return `function` with a clock around it; `name` says what a call is noted as, None for not at all."""
+
+    def call(*args: Any, **kw: Any) -> Any:
+        noted = name(*args, **kw)
+        if noted is None:
+            return function(*args, **kw)
+        at, cpu, begun = time.time(), time.thread_time(), time.perf_counter()
+        try:
+            return function(*args, **kw)
+        finally:
+            took = time.perf_counter() - begun
+            measured.append((noted, at, took, time.thread_time() - cpu))
+
+    return call
+
+
+def hook_of_an_agent(watcher: Any, hook_name: str, **details: Any) -> str | None:
+    """Return the hook's name when an agent has it; other watchers have none of ours."""
+    return hook_name if hook_name in watcher.hooks else None
+
+
+def write(path: Path) -> None:
+    """Write what was measured."""
+    path.write_text(json.dumps(measured))
+
+
+if __name__ == "__main__":
+    Watcher.call_hook = timed(Watcher.call_hook, hook_of_an_agent)
+    shared_state.check = timed(shared_state.check, lambda *args: "gate")
+    stats.replace_with_tree = timed(stats.replace_with_tree, lambda *args: "extended_stats")
+    atexit.register(write, Path(os.environ.pop("FAILOVER_BENCHMARK_TIMES")))
+    sys.argv[0] = "circusd"
+    sys.exit(main())

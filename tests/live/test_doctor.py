@@ -1,0 +1,194 @@
+"""`doctor` on a real fleet: what it finds, and that it finds it again with circusd down."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from circus_failover import doctor_systemd
+from tests.live.fleet import Fleet, wait_for
+
+
+def lines(fleet: Fleet, *arguments: str) -> dict[str, list[dict[str, str]]]:
+    """Run doctor, and return its lines by check."""
+    done = fleet.ctl("--json", "doctor", *arguments)
+    checks: list[dict[str, str]] = done.json()["checks"]
+    failed = [check for check in checks if check["level"] == "fail"]
+    assert done.code == (1 if failed else 0), done
+    assert len(done.err.splitlines()) == (1 if failed else 0)
+    found: dict[str, list[dict[str, str]]] = {}
+    for check in checks:
+        found.setdefault(check["check"], []).append(check)
+    return found
+
+
+def level(found: dict[str, list[dict[str, str]]], check: str) -> str:
+    (line,) = found[check]
+    return line["level"]
+
+
+def test_a_fleet_in_order_has_no_failure_and_down_says_what_was_not_checked(fleet: Fleet) -> None:
+    fleet.agent("alpha")
+    fleet.write()
+    before = lines(fleet)
+    assert level(before, "circusd") == "warn"
+    assert "not checked: supervisor" in before["circusd"][0]["finding"]
+    assert fleet.ctl("up").code == 0
+    fleet.await_up("alpha")
+    found = lines(fleet)
+    for check in ("python", "tmux", "circus", "settings", "endpoint", "pubsub_endpoint", "state_dir"):
+        assert level(found, check) == "ok", found[check]
+    for check in ("lock", "store", "clock", "circusd", "supervisor", "agents", "plugins", "undeclared"):
+        assert level(found, check) == "ok", found[check]
+    plain = fleet.ctl("doctor")
+    assert len(plain.out.splitlines()) == sum(map(len, found.values()))
+    assert "\x1b" not in plain.out
+    assert fleet.ctl("down").code == 0
+    after = lines(fleet)
+    assert level(after, "circusd") == "warn"
+    assert "agent alpha" in after["systemd"][0]["finding"]
+
+
+def test_what_is_open_to_others_is_named_with_the_chmod(fleet: Fleet) -> None:
+    fleet.agent("alpha")
+    fleet.write()
+    assert fleet.ctl("up").code == 0
+    fleet.folder.chmod(0o755)
+    fleet.state.chmod(0o755)
+    found = lines(fleet)
+    for check in ("endpoint", "pubsub_endpoint"):
+        assert level(found, check) == "fail"
+        assert found[check][0]["remedy"] == f"chmod 700 {fleet.folder}"
+    assert level(found, "state_dir") == "fail"
+    assert found["state_dir"][0]["remedy"] == f"chmod 700 {fleet.state}"
+    fleet.folder.chmod(0o700)
+    fleet.state.chmod(0o700)
+    assert fleet.ctl("down").code == 0
+
+
+def test_tcp_endpoints_are_told_also_offline_and_stats_too(fleet: Fleet) -> None:
+    fleet.agent("alpha")
+    fleet.write()
+    text = fleet.ini.read_text().replace(fleet.endpoint, "tcp://127.0.0.1:59871")
+    text = text.replace(fleet.pubsub, "tcp://0.0.0.0:59872")
+    fleet.ini.write_text(text.replace("[circus]", "[circus]\nstatsd = True\nstats_endpoint = tcp://*:59873"))
+    found = lines(fleet)
+    assert level(found, "endpoint") == "warn"
+    assert level(found, "pubsub_endpoint") == "fail"
+    assert level(found, "stats_endpoint") == "fail"
+
+
+def test_refused_agents_wrong_settings_and_a_long_check_delay_are_told(fleet: Fleet) -> None:
+    fleet.agent("alpha", failover__nonsense="1")
+    fleet.write()
+    fleet.ini.write_text(fleet.ini.read_text().replace("check_delay = 0.5", "check_delay = 60"))
+    assert fleet.ctl("up").code == 0
+    found = lines(fleet)
+    assert "alpha is refused" in found["agent"][0]["finding"]
+    assert level(found, "agent") == level(found, "settings") == "fail"
+    assert level(found, "check_delay") == "warn"
+    assert fleet.ctl("down").code == 0
+
+
+def test_a_plugin_that_is_stopped_is_told(fleet: Fleet) -> None:
+    fleet.agent("alpha")
+    fleet.plugins["plugin:flapping"] = {"use": "circus.plugins.flapping.Flapping"}
+    fleet.write()
+    assert fleet.ctl("up").code == 0
+    assert level(lines(fleet), "plugins") == "ok"
+    assert fleet.ctl("stop", "plugin:flapping", "--waiting").code == 0
+    found = lines(fleet)
+    assert level(found, "plugin") == "fail"
+    assert "plugin:flapping is stopped" in found["plugin"][0]["finding"]
+    assert fleet.ctl("down").code == 0
+
+
+def test_a_wedged_server_is_told_and_left_alone(fleet: Fleet) -> None:
+    fleet.agent("alpha")
+    fleet.write()
+    assert fleet.ctl("up").code == 0
+    (view,) = fleet.await_up("alpha")
+    os.kill(view["server_pid"], signal.SIGSTOP)
+    try:
+        wait_for("alpha is wedged", lambda: fleet.view("alpha")["wedged"])
+        found = lines(fleet)
+        assert level(found, "tmux server") == "fail"
+        assert str(view["server_pid"]) in found["tmux server"][0]["finding"]
+        attach = fleet.ctl("--json", "attach", "alpha")
+        assert attach.code == 3
+        assert "does not answer" in attach.err
+    finally:
+        os.kill(view["server_pid"], signal.SIGCONT)
+    assert fleet.ctl("down").code == 0
+
+
+def test_an_agent_that_runs_without_a_section_is_told(fleet: Fleet) -> None:
+    fleet.agent("alpha")
+    fleet.agent("beta")
+    fleet.write()
+    assert fleet.ctl("up").code == 0
+    fleet.await_up("alpha", "beta")
+    assert fleet.ctl("down").code == 0
+    del fleet.sections["watcher:beta"]
+    fleet.write()
+    assert fleet.ctl("up").code == 0
+    found = lines(fleet)
+    assert level(found, "undeclared") == "warn"
+    assert "beta" in found["undeclared"][0]["finding"]
+    assert fleet.ctl("down").code == 0
+
+
+def test_a_circusd_that_does_not_answer_and_a_broken_store_are_failures(fleet: Fleet) -> None:
+    fleet.agent("alpha")
+    fleet.write()
+    pid = fleet.ctl("--json", "up").json()["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        found = lines(fleet)
+        assert level(found, "circusd") == "fail"
+        assert f"pid {pid} does not answer" in found["circusd"][0]["finding"]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert fleet.ctl("down").code == 0
+    for name in ("failover.db", "failover.db-wal", "failover.db-shm"):
+        (fleet.state / name).unlink(missing_ok=True)
+    (fleet.state / "failover.db").write_bytes(b"this is no database" * 1000)
+    found = lines(fleet)
+    assert level(found, "store") == "fail"
+    assert "recover" in found["store"][0]["remedy"]
+
+
+def test_without_a_circus_ini_the_running_circusd_tells_which(fleet: Fleet) -> None:
+    fleet.agent("alpha")
+    fleet.write()
+    assert fleet.ctl("up").code == 0
+    ini = fleet.ini
+    fleet.folder, folder = fleet.work, fleet.folder
+    try:
+        found = lines(fleet)
+    finally:
+        fleet.folder = folder
+    assert level(found, "settings") == "ok"
+    assert str(ini) in found["settings"][0]["finding"]
+    assert fleet.ctl("down").code == 0
+
+
+def test_the_place_of_this_very_process_can_be_read() -> None:
+    if sys.platform.startswith("linux"):
+        assert doctor_systemd.place_of(os.getpid()) is not None
+    assert doctor_systemd.place_of(2**22 + 1) is None
+
+
+def test_systemctl_that_hangs_or_lies_is_unknown(tmp_path: Path, monkeypatch: Any) -> None:
+    place = doctor_systemd.Place("circus.service")
+    program = tmp_path / "systemctl"
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for script in ("exec sleep 60", "echo KillMode=process; exit 1", "echo nonsense", "echo KillMode="):
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        assert doctor_systemd.unit_settings(place, timeout=0.5) is None
+    program.write_text('#!/bin/sh\necho "KillMode=control-group"\necho "OOMPolicy=stop"\necho "$@" >&2\n')
+    assert doctor_systemd.unit_settings(place) == {"KillMode": "control-group", "OOMPolicy": "stop"}

@@ -1,0 +1,174 @@
+"""A tmux server that does not answer: shown, nothing is killed, and nobody waits for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.live.fleet import Fleet, alive, wait_for
+
+WEDGED_SECS = 8.0
+"""2 s for an answer, and a tick before and after; the rest is for a busy machine."""
+
+
+@contextmanager
+def within(secs: float) -> Iterator[None]:
+    """Assert that the body takes no longer."""
+    begun = time.monotonic()
+    yield
+    assert time.monotonic() - begun < secs
+
+
+def await_state(fleet: Fleet, name: str, state: str, timeout: float = WEDGED_SECS) -> dict[str, Any]:
+    """Wait until an agent is in a state; every look must be answered at once."""
+
+    def look() -> dict[str, Any] | None:
+        with within(1.0):
+            view = fleet.view(name)
+        return view if view["state"] == state else None
+
+    return wait_for(f"{name} is {state}", look, timeout)
+
+
+def test_a_stopped_server_is_shown_and_recovers_and_nothing_is_killed(fleet: Fleet) -> None:
+    for name in ("alpha", "beta", "gamma"):
+        fleet.agent(name)
+    fleet.start()
+    alpha, _, gamma = fleet.await_up("alpha", "beta", "gamma")
+    os.kill(alpha["server_pid"], signal.SIGSTOP)
+    try:
+        view = await_state(fleet, "alpha", "wedged")
+        assert view["phase"] == "up"
+        assert "does not answer" in view["reason"]
+        assert view["pid"] == alpha["pid"]
+        # Meanwhile everybody else is served.
+        with within(1.5):
+            assert fleet.call("stop", name="beta", waiting=True)["status"] == "ok"
+        with within(1.5):
+            assert fleet.call("start", name="beta")["status"] == "ok"
+        for verb in ("explain", "history"):
+            with within(1.0):
+                assert fleet.call(verb, name="alpha")["status"] == "ok"
+        with within(1.0):
+            assert fleet.call("start", name="alpha")["status"] == "ok"  # it is up
+        assert fleet.view("gamma")["state"] == "unknown"
+        assert alive(alpha["pid"])
+        assert alive(alpha["server_pid"])
+    finally:
+        os.kill(alpha["server_pid"], signal.SIGCONT)
+    view = await_state(fleet, "alpha", "unknown")
+    assert (view["phase"], view["reason"], view["pid"]) == ("up", None, alpha["pid"])
+    assert fleet.view("gamma")["pid"] == gamma["pid"]
+    actions = [record["action"] for record in fleet.lifecycle() if record["ev"] == "supervise"]
+    assert actions == ["server-wedged", "server-answers"]
+
+
+def shared(fleet: Fleet, *names: str, **options: str) -> Path:
+    """Add agents that share one server, and return its socket."""
+    socket = fleet.folder / "shared.sock"
+    for name in names:
+        fleet.agent(name, failover__socket=str(socket), **options)
+    return socket
+
+
+def test_nothing_is_launched_beside_a_wedged_server(fleet: Fleet) -> None:
+    shared(fleet, "alpha", "beta")
+    fleet.agent("apart")
+    fleet.start()
+    alpha, _, apart = fleet.await_up("alpha", "beta", "apart")
+    assert fleet.ctl("stop", "beta", "--waiting").code == 0
+    os.kill(alpha["server_pid"], signal.SIGSTOP)
+    try:
+        with within(1.0):
+            answer = fleet.call("start", name="beta", waiting=True)
+        assert answer["status"] == "error"
+        assert "does not answer" in answer["reason"]
+        view = fleet.view("beta")
+        assert (view["phase"], view["cause"]) == ("refused", "server-wedged")
+        await_state(fleet, "alpha", "wedged")
+        assert fleet.view("apart")["state"] == "unknown"
+    finally:
+        os.kill(alpha["server_pid"], signal.SIGCONT)
+    await_state(fleet, "alpha", "unknown")
+    assert fleet.ctl("start", "beta").code == 0
+    assert fleet.view("apart")["pid"] == apart["pid"]
+    assert alive(alpha["pid"])
+
+
+def test_a_wedged_agent_can_be_stopped(fleet: Fleet) -> None:
+    fleet.agent("alpha")
+    fleet.start()
+    (was,) = fleet.await_up("alpha")
+    fleet.type("alpha", "/child 300")
+    wait_for("its child", lambda: len(_tree(was["pid"])) == 2)
+    tree = _tree(was["pid"])
+    os.kill(was["server_pid"], signal.SIGSTOP)
+    await_state(fleet, "alpha", "wedged")
+    stopped = fleet.ctl("stop", "alpha", "--waiting", timeout=30)
+    assert stopped.code == 0, stopped
+    assert not any(alive(pid) for pid in tree)
+    view = fleet.view("alpha")
+    assert (view["phase"], view["pid"], view["cause"]) == ("stopped", None, "operator-stop")
+    assert view["state"] is None
+    assert "could not be closed" in view["reason"]
+    refused = fleet.ctl("start", "alpha")
+    assert refused.code == 3
+    assert "does not answer" in refused.err
+
+    os.kill(was["server_pid"], signal.SIGCONT)
+    assert fleet.ctl("start", "alpha").code == 0
+    (now,) = fleet.await_up("alpha")
+    assert now["generation"] == 2
+
+
+def _tree(pid: int) -> list[int]:
+    from circus_failover.stats import tree_of
+
+    return tree_of(pid)
+
+
+def test_a_wedged_server_that_dies_is_a_death(fleet: Fleet) -> None:
+    fleet.agent("alpha")
+    fleet.start()
+    (was,) = fleet.await_up("alpha")
+    os.kill(was["server_pid"], signal.SIGSTOP)
+    await_state(fleet, "alpha", "wedged")
+    os.kill(was["server_pid"], signal.SIGKILL)
+    view = fleet.await_phase("alpha", "down")
+    assert view["state"] is None
+    assert view["wedged"] is False
+    assert fleet.ctl("start", "alpha").code == 0
+    assert fleet.view("alpha")["state"] == "unknown"
+
+
+def test_circusd_starts_beside_wedged_servers_without_waiting_for_them(fleet: Fleet) -> None:
+    stopped = [f"idle{number}" for number in range(8)]
+    shared(fleet, "alpha", *stopped)
+    fleet.agent("apart")
+    fleet.start()
+    (was, *_) = fleet.await_up("alpha", *stopped, "apart")
+    assert fleet.ctl("stop", "idle*", "--waiting").code == 0
+    fleet.end(signal.SIGKILL)
+    os.kill(was["server_pid"], signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        fleet.start()
+        assert time.monotonic() - begun < 4
+        with within(1.0):
+            view = fleet.view("alpha")
+        assert (view["phase"], view["pid"]) == ("up", was["pid"])
+        await_state(fleet, "alpha", "wedged")
+        fleet.await_up("apart")
+        assert {fleet.view(name)["phase"] for name in stopped} == {"stopped"}
+        assert alive(was["pid"])
+        keeper = fleet.keeper("alpha")
+        os.kill(keeper, signal.SIGKILL)
+        wait_for("another keeper", lambda: fleet.call("list", name="alpha")["pids"] not in ([], [keeper]))
+    finally:
+        os.kill(was["server_pid"], signal.SIGCONT)
+    await_state(fleet, "alpha", "unknown")
