@@ -131,9 +131,8 @@ def main() -> int:
     else:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         print(table(results, width))
-        print(
-            f"\n{machine()}; took {took:.0f} s" + ("; --quick: not to be quoted" if arguments.quick else "")
-        )
+        remark = "; --quick: not to be quoted" if arguments.quick else ""
+        print(f"\n{machine()}; took {took:.0f} s; load average {load_average()}{remark}")
     failed = {result.benchmark for result in results} != set(chosen)
     return 1 if failed or (arguments.strict and any(result.met is False for result in results)) else 0
 

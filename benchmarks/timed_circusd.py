@@ -4,7 +4,8 @@ Run in place of the `circusd` script. It changes nothing but wraps three functio
 that what is measured is what a hook keeps circusd's only loop for, Circus's own event about it included;
 `stats.replace_with_tree`, which is all that the `extended_stats` hook does (Circus 0.19 calls that one past
 call_hook); and `shared_state.check`, the gate alone. At its end it writes what it measured to
-`FAILOVER_BENCHMARK_TIMES`, a JSON list of (name, epoch seconds at its begin, seconds, CPU seconds).
+`FAILOVER_BENCHMARK_TIMES`, a JSON list of (name, epoch seconds at its begin, seconds by the clock, seconds of
+these in which it was ready to run and had no core).
 """
 
 from __future__ import annotations
@@ -27,6 +28,12 @@ Measured = tuple[str, float, float, float]
 measured: list[Measured] = []
 
 
+def waited() -> float:
+    """Return the seconds that circusd's loop was ready to run and had no core (schedstat, Linux)."""
+    with open("/proc/thread-self/schedstat", "rb", buffering=0) as file:
+        return int(file.read(256).split()[1]) / 1e9
+
+
 def timed(function: Callable[..., Any], name: Callable[..., str | None]) -> Callable[..., Any]:
     """Return `function` with a clock around it; `name` says what a call is noted as, None for not at all."""
 
@@ -34,12 +41,12 @@ def timed(function: Callable[..., Any], name: Callable[..., str | None]) -> Call
         noted = name(*args, **kw)
         if noted is None:
             return function(*args, **kw)
-        at, cpu, begun = time.time(), time.thread_time(), time.perf_counter()
+        at, before, begun = time.time(), waited(), time.perf_counter()
         try:
             return function(*args, **kw)
         finally:
             took = time.perf_counter() - begun
-            measured.append((noted, at, took, time.thread_time() - cpu))
+            measured.append((noted, at, took, min(took, waited() - before)))
 
     return call
 

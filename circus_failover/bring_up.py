@@ -123,26 +123,14 @@ class BringUps:
             ending: whether its end is under way; None for what is the case.
         """
         settings = agent.settings
-        hindrance = self._supervisor.hindrance
-        if hindrance is None and agent.problems is not None:
-            hindrance = Hindrance(Cause.SETTINGS, agent.problems)
         try:
             evidence = liveness.probe(
                 agent.row,
                 settings.socket if settings else agent.socket,
                 settings.session if settings else agent.session,
             )
-            tmux.program()
-        except tmux.TmuxMissing as error:
+        except tmux.TmuxMissing:
             evidence = liveness.recorded(agent.row) or liveness.Evidence(Liveness.DEAD)
-            hindrance = hindrance or Hindrance(Cause.TMUX_MISSING, str(error))
-        agent.divergence = None
-        if settings is not None:
-            gate = shared_state.check(settings.settings, settings.account)
-            agent.judged_accounts = gate.accounts
-            if not gate.ok:
-                agent.divergence = gate.reason
-                hindrance = hindrance or Hindrance(Cause.SHARED_STATE, gate.reason)
         verdict = decide(
             Situation(
                 asked=asked,
@@ -154,11 +142,29 @@ class BringUps:
                 liveness=evidence.liveness,
                 ours=evidence.ours,
                 ending=agent.action is not None if ending is None else ending,
-                hindrance=hindrance,
+                hindrance=self.hindrance(agent),
                 unknown_reason=evidence.reason,
             )
         )
         return evidence, verdict
+
+    def hindrance(self, agent: Agent) -> Hindrance | None:
+        """Return why a launch would be refused now, or None; what the homes look like is noted on the way."""
+        settings, found = agent.settings, self._supervisor.hindrance
+        if found is None and agent.problems is not None:
+            found = Hindrance(Cause.SETTINGS, agent.problems)
+        try:
+            tmux.program()
+        except tmux.TmuxMissing as error:
+            found = found or Hindrance(Cause.TMUX_MISSING, str(error))
+        agent.divergence = None
+        if settings is not None:
+            gate = shared_state.check(settings.settings, settings.account)
+            agent.judged_accounts = gate.accounts
+            if not gate.ok:
+                agent.divergence = gate.reason
+                found = found or Hindrance(Cause.SHARED_STATE, gate.reason)
+        return found
 
     def refuse(self, agent: Agent, verdict: Verdict) -> None:
         self._supervisor.record(

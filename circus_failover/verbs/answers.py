@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from circus.exc import ConflictError, MessageError
 
 from circus_failover.store import StoreError
+from circus_failover.words import IntentAction, Phase
 
 if TYPE_CHECKING:
     from circus_failover.agent import Agent
     from circus_failover.supervisor import Supervisor
-    from circus_failover.words import IntentAction
 
 PLAIN_WAIT_SECS = 4.0
 """circusctl gives up after 5 s; a start that is not settled by then answers with what is known."""
@@ -138,6 +138,13 @@ def end_all(
         if agent.observed:
             verdicts.append(refused(agent, "failover.mode = observe: it is watched and shown, never ended"))
             continue
+        if intent is IntentAction.RESTART:
+            held.roster.read_settings(agent)
+            hindrance = held.bring_up.hindrance(agent)
+            if hindrance is not None and agent.phase is Phase.UP:
+                # It could be ended, but not brought back.
+                verdicts.append(refused(agent, f"not restarted, and nothing was ended: {hindrance.reason}"))
+                continue
         try:
             held.endings.end(agent, intent, asked_by, why)
             action = agent.action.id if agent.action is not None else None

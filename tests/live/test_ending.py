@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from circus_failover import process_table, tmux
+from circus_failover import tmux
 from circus_failover.store import ActionRow
 from tests.live.fleet import BIN, STANDIN, Fleet, alive, wait_for
 

@@ -423,3 +423,22 @@ def test_an_agent_of_another_state_directory_is_refused_alone(fleet: Fleet) -> N
     assert "other-state" in view["reason"]
     assert str(fleet.state) in view["reason"]
     assert fleet.ctl("start", "beta").code == 3
+
+
+def test_a_restart_that_the_gate_would_refuse_ends_nothing(fleet: Fleet) -> None:
+    """Ending first and being refused then would cost the agent's work for nothing."""
+    fleet.agent("alpha")
+    fleet.start()
+    (was,) = fleet.await_up("alpha")
+    shutil.rmtree(fleet.work)
+
+    done = fleet.ctl("restart", "alpha")
+    assert done.code == 3
+    assert "nothing was ended" in done.err
+    assert str(fleet.work) in done.err
+    now = fleet.view("alpha")
+    assert (now["phase"], now["pid"], now["generation"]) == ("up", was["pid"], was["generation"])
+
+    fleet.work.mkdir()
+    assert fleet.ctl("restart", "alpha").code == 0
+    assert fleet.view("alpha")["generation"] == was["generation"] + 1
