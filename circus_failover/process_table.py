@@ -7,6 +7,7 @@ A probe that cannot tell raises `ProbeFailed`; it never answers "gone".
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -102,6 +103,7 @@ def alive(process: ProcessId) -> bool:
     return stat is not None and stat.id == process and stat.run_state not in "ZX"
 
 
+@functools.cache
 def boot_id() -> str:
     """Return a name of this boot of the host; start times of two boots must not be compared."""
     if LINUX:

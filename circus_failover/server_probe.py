@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
 
 ANSWER_SECS = 2.0
+ROUND_SECS = 10.0
+"""How often a server that gives no cause is asked, so that a healthy fleet costs next to nothing."""
+LOOK_AT = 100
+"""How many servers' processes are looked at in one tick."""
+_RUNNING = (str(Phase.UP), str(Phase.OBSERVED))
 
 
 class ServerProbe:
@@ -28,28 +33,38 @@ class ServerProbe:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._asked: dict[Path, float] = {}
-        self._running: tuple[Path, subprocess.Popen[bytes], float] | None = None
+        self._asked: dict[str, float] = {}
+        self._running: tuple[str, subprocess.Popen[bytes], float] | None = None
+        self._begun = 0.0
+        self._part = 0
 
     def tick(self) -> None:
-        """Look at the stopped ones, finish the probe that runs, begin the next one."""
-        by_socket: dict[Path, list[Agent]] = {}
-        for agent in self._supervisor.roster.agents.values():
-            if agent.phase in (Phase.UP, Phase.OBSERVED) and agent.row.process and agent.socket is not None:
-                by_socket.setdefault(agent.socket, []).append(agent)
+        """Finish the probe that runs, look for stopped servers, begin the next probe when one is due."""
         if self._running is not None:
-            self._finish(by_socket)
-        if self._running is None and by_socket:
-            urgent = [socket for socket, agents in by_socket.items() if self._suspicious(agents[0])]
-            socket = min(urgent or by_socket, key=lambda path: self._asked.get(path, 0.0))
-            self._begin(socket)
-        for socket in self._asked.keys() - by_socket.keys():
-            del self._asked[socket]
+            self._finish()
+        by_socket: dict[str, list[Agent]] = {}
+        for agent in self._supervisor.roster.agents.values():
+            row = agent.row
+            if row.socket is not None and row.pid is not None and row.phase in _RUNNING:
+                by_socket.setdefault(row.socket, []).append(agent)
+        if self._running is not None or not by_socket:
+            return
+        for name in self._asked.keys() - by_socket.keys():
+            del self._asked[name]
+        now = time.monotonic()
+        urgent = [name for name in self._slice(sorted(by_socket)) if self._suspicious(by_socket[name][0])]
+        urgent += [name for name, agents in by_socket.items() if agents[0].wedged]
+        if urgent or now - self._begun >= ROUND_SECS:
+            self._begin(min(urgent or by_socket, key=lambda name: self._asked.get(name, 0.0)), now)
+
+    def _slice(self, names: list[str]) -> list[str]:
+        """Return the servers whose process is looked at in this tick: a part of a large fleet."""
+        parts = -(-len(names) // LOOK_AT)
+        self._part = (self._part + 1) % parts
+        return names[self._part :: parts]
 
     def _suspicious(self, agent: Agent) -> bool:
-        """Stopped or in disk wait by the process table, or wedged until it answers again."""
-        if agent.wedged:
-            return True
+        """Say whether the process table shows its server stopped or in disk wait."""
         server = agent.row.server
         if server is None:
             return False
@@ -59,11 +74,11 @@ class ServerProbe:
             return False
         return stat is not None and stat.id == server and stat.run_state in "TtD"
 
-    def _begin(self, socket: Path) -> None:
-        self._asked[socket] = time.monotonic()
+    def _begin(self, name: str, now: float) -> None:
+        self._asked[name] = self._begun = now
         try:
             client = subprocess.Popen(
-                tmux.probe_arguments(socket),
+                tmux.probe_arguments(Path(name)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -71,7 +86,7 @@ class ServerProbe:
             )
         except (OSError, tmux.TmuxError):
             return
-        self._running = (socket, client, time.monotonic())
+        self._running = (name, client, now)
         assert client.stdout is not None
         self._supervisor.loop.add_handler(client.stdout.fileno(), self._answered, self._supervisor.loop.READ)
 
@@ -83,7 +98,7 @@ class ServerProbe:
         self._close(client)
         self._show(socket, wedged=False)
 
-    def _finish(self, by_socket: dict[Path, list[Agent]]) -> None:
+    def _finish(self) -> None:
         assert self._running is not None
         socket, client, begun = self._running
         if time.monotonic() - begun < ANSWER_SECS:
@@ -100,10 +115,10 @@ class ServerProbe:
         client.poll()
         self._running = None
 
-    def _show(self, socket: Path, *, wedged: bool) -> None:
+    def _show(self, socket: str, *, wedged: bool) -> None:
         for agent in self._supervisor.roster.agents.values():
             if (
-                agent.socket != socket
+                agent.row.socket != socket
                 or agent.wedged == wedged
                 or agent.phase not in (Phase.UP, Phase.OBSERVED)
             ):
@@ -113,7 +128,7 @@ class ServerProbe:
             self._supervisor.record(
                 agent,
                 "supervise",
-                {"action": action, "socket": str(socket)},
+                {"action": action, "socket": socket},
                 reason=f"the tmux server on {socket} does not answer (nothing was killed)"
                 if wedged
                 else None,

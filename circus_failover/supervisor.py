@@ -405,15 +405,14 @@ class Supervisor:
 
     def _reconcile(self, agent: Agent, full: bool) -> None:
         """A live agent whose watcher Circus stopped (a detach) gets its keeper again."""
-        if self.arbiter._exclusive_running_command is not None:
-            # A reload may be removing this very watcher; the tick after it decides.
+        if self.arbiter._exclusive_running_command is not None or not agent.watcher.is_stopped():
+            # While a command runs, a reload may be removing this very watcher: the tick after it decides.
             return
-        if agent.observed and full and agent.row.process is None and agent.watcher.is_stopped():
+        if agent.observed and full and agent.row.process is None:
             if liveness.probe(agent.row, agent.socket, agent.session).liveness is Liveness.LIVE:
                 self.spawn(self.bring_up.readopt(agent))
         elif (
             agent.phase is Phase.UP
-            and agent.watcher.is_stopped()
             and agent.action is None
             and not agent.readopting
             and time.monotonic() >= agent.readopt_after
