@@ -105,4 +105,4 @@ def _all(used: Cpu) -> float:
 
 def _percent(used: Cpu, note: str = "") -> Figure:
     children = f"(children {used.children:.2f})" if used.children >= 0.005 else ""
-    return Figure(_all(used), "%", " ".join(text for text in (children, note) if text))
+    return Figure(round(_all(used), 2), "%", " ".join(text for text in (children, note) if text))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from circus_failover.agent_settings import AgentSettings, Mode
-from circus_failover.store import ActionRow, AgentRow
+from circus_failover.records import ActionRow, AgentRow
 from circus_failover.words import Asked, Phase, State
 
 LIVE_PHASES = frozenset({Phase.STARTING, Phase.UP, Phase.STOPPING})

@@ -17,7 +17,7 @@ from circus_failover.agent_settings import Restart
 from circus_failover.launching import Launching, NotLaunched, adding
 from circus_failover.policy.bringup import BringUp, Hindrance, Situation, Verdict, decide
 from circus_failover.roster import lend_to_keeper
-from circus_failover.words import Asked, Cause, Liveness, Phase
+from circus_failover.words import Asked, Cause, IntentAction, Liveness, Phase
 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
@@ -287,12 +287,14 @@ class BringUps:
         """
         until = time.monotonic() + timeout
         before = agent.row.generation
-        for _ in range(3):
+        for again in range(3):
             await self._settled(agent, until)
             self._supervisor.check(agent)
             await self._settled(agent, until)
             if agent.phase is Phase.UP and not agent.watcher.is_stopped():
                 return self.verdict(agent, already=agent.row.generation == before)
+            if again and agent.row.stay_stopped:
+                break
             if agent.row.stay_stopped and asked is Asked.START:
                 self._supervisor.record(
                     agent,
@@ -308,7 +310,8 @@ class BringUps:
                 await self._supervisor.turns.hold("watcher_start", lambda: self._fresh_start(agent))
             finally:
                 agent.ticket = None
-            if agent.action is None:
+            # Only what was left of its last launch is a reason to try once more; a `stop` that came is not.
+            if agent.action is None or agent.action.intent != IntentAction.CLEAR:
                 break
         await self._settled(agent, until)
         return self.verdict(agent)

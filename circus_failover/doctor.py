@@ -32,8 +32,9 @@ from circus_failover import (
 from circus_failover.circusd_site import absolute, ask, circus_options, listens
 from circus_failover.doctor_checks import Check, Entry, Level, Plugin, fail, ok, warn
 from circus_failover.process_table import ProbeFailed, ProcessId
+from circus_failover.records import AgentRow
 from circus_failover.state_dir import Holder, StateDir
-from circus_failover.store import AgentRow, StoreError, open_reader
+from circus_failover.store import StoreError, open_reader
 
 __all__ = ["Check", "Level", "examine", "rendered"]
 

@@ -7,30 +7,22 @@ by the next tick when it died half-way; its report is taken in once. No Circus l
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from circus import logger
 
-from circus_failover import crashpoint, liveness, process_table
+from circus_failover import crashpoint, liveness
 from circus_failover.agent import Agent
-from circus_failover.process_table import ProbeFailed
-from circus_failover.store import ActionRow, Store, StoreError
+from circus_failover.records import ActionRow
+from circus_failover.store import Store, StoreError
 from circus_failover.words import Asked, Cause, IntentAction, Liveness, Phase
+from circus_failover.workforce import whereabouts
 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
 
-WORKERS = 32
-"""How many workers run at once; the rest wait for a tick."""
-UNREPORTED_SECS = 3.0
-"""How long an end waits for the report of a launch that was asked for just before."""
-RETRY_SECS = (1.0, 2.0, 5.0, 10.0, 30.0)
 _CAUSES = {
     IntentAction.STOP: Cause.OPERATOR_STOP,
     IntentAction.RESTART: Cause.OPERATOR_RESTART,
@@ -44,7 +36,6 @@ class Endings:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._started: dict[int, float] = {}
 
     # -- intents ---------------------------------------------------------------------------------
 
@@ -81,7 +72,7 @@ class Endings:
         crashpoint.reached("intent-written")
         agent.starting = None
         agent.action = stored[0]
-        self._work(agent, stored[0])
+        self._supervisor.workforce.work(agent)
 
     def clear(self, agent: Agent, then: str | None, verdict: str | None = None) -> None:
         """Have what is left of a dead launch cleared away, and learn how it ended.
@@ -112,7 +103,7 @@ class Endings:
             logger.error("circus-failover: %s", error)
             return
         agent.action = stored[0]
-        self._work(agent, stored[0])
+        self._supervisor.workforce.work(agent)
 
     def then_start(self, agent: Agent) -> None:
         """Let the agent be started once what is left of its last launch is cleared, also by a successor."""
@@ -177,7 +168,7 @@ class Endings:
             "identity": agent.identity,
             "generation": row.generation,
             "launch": row.launch,
-            **_whereabouts(agent),
+            **whereabouts(agent),
             "socket": row.socket or str(agent.socket),
             "session": row.session or agent.session or agent.identity,
             "stop_secs": settings.stop_secs if settings else 10.0,
@@ -201,80 +192,6 @@ class Endings:
         if store is None:
             raise StoreError("there is no store")
         return store
-
-    # -- workers ---------------------------------------------------------------------------------
-
-    def tend(self) -> None:
-        """Start a worker again for every end whose worker is gone and has not reported."""
-        for agent in list(self._supervisor.roster.agents.values()):
-            if agent.action is not None:
-                self._work(agent, agent.action)
-
-    def work_now(self, agent: Agent) -> None:
-        """Start the worker of the end under way, if that was waiting for the launch's report."""
-        if agent.action is not None:
-            self._work(agent, agent.action)
-
-    def _work(self, agent: Agent, action: ActionRow) -> None:
-        """Start the worker of an action, unless one is at it or it is too soon to try again."""
-        state, store = self._supervisor.state, self._supervisor.store
-        if state is None or store is None or self._supervisor.arbiter._stopping:
-            return
-        now = time.monotonic()
-        last = self._started.get(action.id)
-        if last is not None and now - last < RETRY_SECS[min(action.attempts, len(RETRY_SECS) - 1)]:
-            return
-        awaited = (
-            agent.row.generation == action.generation and agent.row.pid is None and action.intent != "clear"
-        )
-        if awaited and time.time() - action.asked_at < UNREPORTED_SECS:
-            # Its session is being created right now: `launched` comes back here with its pid.
-            return
-        if _may_run(action) or sum(1 for one in self._working() if one is not agent) >= WORKERS:
-            return
-        path = state.worker_spec(action.id)
-        order = {
-            **action.spec,
-            "action": action.id,
-            "tree": str(state.worker_tree(action.id)),
-            "supervisor": os.getpid(),
-        }
-        if order["agent"] is None and agent.row.generation == action.generation:
-            order.update(_whereabouts(agent))
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(handle, "w") as file:
-                json.dump(order, file)
-            process = subprocess.Popen(
-                [sys.executable, "-m", "circus_failover.worker", str(path)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                cwd="/",
-            )
-        except OSError as error:
-            logger.error("circus-failover: no worker for %s could be started: %s", agent.identity, error)
-            return
-        self._started[action.id] = now
-        worker = process_table.identify(process.pid)
-        # circusd reaps any child by itself (waitpid of -1); Popen must not wait for it at its end.
-        process.returncode = 0
-        try:
-            with store.decision(durable=False):
-                store.worker_started(action.id, worker)
-            if agent.action is not None:
-                agent.action = store.open_action(agent.identity) or action
-        except StoreError as error:
-            self._supervisor.store_trouble = str(error)
-        crashpoint.reached("worker-started")
-
-    def _working(self) -> list[Agent]:
-        return [
-            agent
-            for agent in self._supervisor.roster.agents.values()
-            if agent.action is not None and agent.action.worker is not None and _may_run(agent.action)
-        ]
 
     # -- reports ---------------------------------------------------------------------------------
 
@@ -302,7 +219,7 @@ class Endings:
         else:
             self._ended(agent, action, intent, name, report)
         agent.action = None
-        self._started.pop(action.id, None)
+        self._supervisor.workforce.done(action.id)
         agent.wake_waiters()
         crashpoint.reached("report-taken-in")
         self._tidy(action)
@@ -435,25 +352,6 @@ class Endings:
             error = state.launch_error(action.identity, action.generation)
             error.unlink(missing_ok=True)
             error.with_name(error.name + ".tmp").unlink(missing_ok=True)
-
-
-def _whereabouts(agent: Agent) -> dict[str, Any]:
-    """Return what is known of a launch's process, server and pane, as an order spells it."""
-    process, server = agent.row.process, agent.row.server
-    return {
-        "agent": [process.pid, process.start] if process else None,
-        "server": [server.pid, server.start] if server else None,
-        "pane": agent.row.pane,
-    }
-
-
-def _may_run(action: ActionRow) -> bool:
-    if action.worker is None:
-        return False
-    try:
-        return process_table.alive(action.worker)
-    except ProbeFailed:
-        return True
 
 
 def _how(status: int | None, number: int | None) -> Cause:

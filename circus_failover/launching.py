@@ -13,7 +13,8 @@ from circus_failover.agent import Agent, Starting
 from circus_failover.agent_settings import AgentSettings
 from circus_failover.agents import RUNTIMES
 from circus_failover.policy.bringup import Verdict
-from circus_failover.store import LaunchRow, Store, StoreError
+from circus_failover.records import LaunchRow
+from circus_failover.store import Store, StoreError
 from circus_failover.words import Cause, Phase
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from circus_failover import process_table, tmux
 from circus_failover.process_table import ProbeFailed, ProcessId
-from circus_failover.store import AgentRow
+from circus_failover.records import AgentRow
 from circus_failover.words import Liveness
 
 HOOK_TIMEOUT_SECS = 0.25

@@ -60,7 +60,7 @@ class Proving:
         if agent.starting is not None and report["stage"] == "agent":
             agent.starting.ready_from = time.time()
             self.soon()
-        self._supervisor.endings.work_now(agent)
+        self._supervisor.workforce.work(agent)
         self._supervisor.check(agent)
 
     def _starting_again(self, agent: Agent) -> Starting:

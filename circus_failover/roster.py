@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from circus_failover import agent_settings, fleet_file, settings
 from circus_failover.agent import Agent
-from circus_failover.store import ActionRow, AgentRow, StoreError
+from circus_failover.records import ActionRow, AgentRow
+from circus_failover.store import StoreError
 from circus_failover.words import Phase
 
 if TYPE_CHECKING:

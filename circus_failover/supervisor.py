@@ -26,11 +26,13 @@ from circus_failover.pid_watch import PidWatch
 from circus_failover.policy.bringup import Hindrance
 from circus_failover.process_table import ProcessId
 from circus_failover.proving import Proving
+from circus_failover.records import AgentRow, ChildRow
 from circus_failover.roster import Roster, state_dir_of_fleet
 from circus_failover.server_probe import ServerProbe
 from circus_failover.state_dir import StateDir, StateDirError
-from circus_failover.store import AgentRow, ChildRow, Store, StoreError
+from circus_failover.store import Store, StoreError
 from circus_failover.words import Cause, Liveness, Phase
+from circus_failover.workforce import Workforce
 
 TICK_SECS = 1.0
 FULL_CHECK_TICKS = 10
@@ -56,6 +58,7 @@ class Supervisor:
         self.bring_up = BringUps(self)
         self.proving = Proving(self)
         self.endings = Endings(self)
+        self.workforce = Workforce(self)
         self.roster = Roster(self)
         self.pids = PidWatch(self.loop, self._ended)
         self.servers = ServerProbe(self)
@@ -396,7 +399,7 @@ class Supervisor:
                 self._reconcile(agent, full)
             except Exception:
                 logger.exception("circus-failover: the tick failed for %s", agent.identity)
-        self.endings.tend()
+        self.workforce.tend()
         self.servers.tick()
         self._save_unsaved()
         if full:

@@ -17,7 +17,7 @@ from circus.commands import get_commands
 
 import circus_failover.verbs.local  # noqa: F401  (registers the verbs that run in failoverctl)
 from circus_failover import agent, agent_settings, ctl, failure, lifecycle_log, screen, settings, words
-from circus_failover.store import AgentRow
+from circus_failover.records import AgentRow
 from circus_failover.verbs.fleet import Fleet
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,15 +16,8 @@ from typing import Any
 import pytest
 
 from circus_failover.process_table import ProcessId
-from circus_failover.store import (
-    ActionRow,
-    AgentRow,
-    ChildRow,
-    LaunchRow,
-    Store,
-    StoreError,
-    open_reader,
-)
+from circus_failover.records import ActionRow, AgentRow, ChildRow, LaunchRow
+from circus_failover.store import Store, StoreError, open_reader
 
 AGENT = AgentRow(
     "bob",

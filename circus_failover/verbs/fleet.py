@@ -9,7 +9,7 @@ from circus.commands.base import Command
 from circus.exc import ArgumentError
 
 from circus_failover import __version__
-from circus_failover.store import ActionRow, LaunchRow
+from circus_failover.records import ActionRow, LaunchRow
 from circus_failover.verbs.selection import one_agent, supervisor_of
 from circus_failover.words import Asked
 

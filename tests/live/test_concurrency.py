@@ -154,10 +154,12 @@ def test_a_stop_right_after_a_death_makes_it_stopped(fleet: Fleet) -> None:
         assert store.agents()["bob"].stay_stopped
 
 
-def test_a_stop_right_after_a_start_ends_what_was_just_begun(fleet: Fleet) -> None:
-    fleet.agent("bob", autostart="False", failover__ready_secs="1")
+@pytest.mark.parametrize("warmup_secs", ["0", "1"])
+def test_a_stop_right_after_a_start_ends_what_was_just_begun(fleet: Fleet, warmup_secs: str) -> None:
+    """Also while Circus is still at its own start of the watcher, which `warmup_delay` makes long."""
+    fleet.agent("bob", autostart="False", failover__ready_secs="1", warmup_delay=warmup_secs)
     fleet.start()
-    for _ in range(4):
+    for _ in range(3):
         clients = Clients(fleet)
         clients.send("start", name="bob", waiting=True)
         wait_for("a launch", lambda: fleet.view("bob")["phase"] in ("starting", "up"))

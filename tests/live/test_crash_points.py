@@ -12,7 +12,7 @@ import pytest
 
 from circus_failover import process_table
 from circus_failover.process_table import ProcessId
-from circus_failover.store import ActionRow, LaunchRow
+from circus_failover.records import ActionRow, LaunchRow
 from tests.live.fleet import STANDIN, Fleet, alive, wait_for
 
 CIRCUSD_POINTS = ["intent-written", "worker-started", "report-taken-in"]

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from circus_failover import tmux
-from circus_failover.store import ActionRow
+from circus_failover.records import ActionRow
 from tests.live.fleet import BIN, STANDIN, Fleet, alive, wait_for
 
 SLOW = f"{STANDIN} --ignore-term"
