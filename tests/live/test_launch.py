@@ -9,7 +9,6 @@ import shutil
 import signal
 import stat
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -485,9 +484,7 @@ def test_a_stop_during_prepare_ends_all_of_it(fleet: Fleet) -> None:
     fleet.start()
     wait_for("prepare runs", lambda: pids.exists() and pids.read_text().strip())
     fleet.await_phase("bob", "starting")
-    begun = time.monotonic()
     assert fleet.ctl("stop", "bob", "--waiting").code == 0
-    assert time.monotonic() - begun < 8
     assert fleet.view("bob")["phase"] == "stopped"
     assert not alive(int(pids.read_text()))
     no_copies(fleet)

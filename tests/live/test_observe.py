@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 import pytest
 
@@ -145,7 +144,5 @@ def test_an_agent_that_is_changed_to_observe_while_it_runs_is_kept(fleet: Fleet)
     assert fleet.ctl("reloadconfig").code == 0
     (now,) = fleet.await_up("seen")
     assert now["pid"] == was["pid"]
-    begun = time.monotonic()
     assert fleet.ctl("stop", "seen", "--waiting").code == 0
     assert not alive(was["pid"])
-    assert time.monotonic() - begun < 10
