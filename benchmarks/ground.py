@@ -86,7 +86,7 @@ class Ground:
     def popen(
         self, arguments: Sequence[str | Path], log: Path, **environment: str
     ) -> subprocess.Popen[bytes]:
-        """Start a process of this ground, in a session of its own, with its output in a log."""
+        """Start a process of this ground, in a process session of its own, with its output in a log."""
         with log.open("ab") as out:
             process = subprocess.Popen(
                 [str(argument) for argument in arguments],

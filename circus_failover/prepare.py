@@ -11,6 +11,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
+
+GROUP_END_SECS = 2.0
+"""A killed process is gone within milliseconds, unless the kernel holds it."""
 
 
 def main() -> int:
@@ -27,8 +31,7 @@ def main() -> int:
         status = None
     finally:
         # Whatever it left in the background ends too: the group lives as long as one member does.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _end_group(process)
     if status is None:
         process.wait()
         print(f"failover.prepare did not end within {seconds:g} s and was ended: {command}", file=sys.stderr)
@@ -37,6 +40,16 @@ def main() -> int:
         print(f"failover.prepare ended with {status}: {command}", file=sys.stderr)
         return 1
     return 0
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of the command's process group, and wait until it is gone."""
+    until = time.monotonic() + GROUP_END_SECS
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < until:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.poll()
+            time.sleep(0.01)
 
 
 if __name__ == "__main__":

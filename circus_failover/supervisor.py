@@ -424,18 +424,19 @@ class Supervisor:
             self.spawn(self.bring_up.readopt(agent))
 
     def _save_unsaved(self) -> None:
-        for identity in list(self._unsaved):
-            agent = self.roster.agents.get(identity)
-            if agent is None or self.store is None:
-                self._unsaved.discard(identity)
-                continue
-            try:
-                with self.store.decision(durable=True):
-                    self.store.put_agent(agent.row)
-                self._unsaved.discard(identity)
-                self.store_trouble = None
-            except StoreError as error:
-                self.store_trouble = str(error)
+        """Store what could not be stored before, and see whether the store can be written again at all."""
+        if self.store is None or self.store_trouble is None:
+            return
+        rows = [self.roster.agents[name].row for name in self._unsaved if name in self.roster.agents]
+        try:
+            with self.store.decision(durable=True):
+                for row in rows:
+                    self.store.put_agent(row)
+        except StoreError as error:
+            self.store_trouble = str(error)
+            return
+        self._unsaved.clear()
+        self.store_trouble = None
 
     # -- processes of this circusd ----------------------------------------------------------------
 
