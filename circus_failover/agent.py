@@ -49,6 +49,8 @@ class Agent:
     identity: str
     row: AgentRow
     settings: AgentSettings | None = None
+    parsed: tuple[dict[str, object], object] | None = None
+    """What the settings were made of: the watcher's configuration and failover.yaml; None: read them anew."""
     problems: str | None = None
     """Why the settings cannot be used."""
     observe_wanted: bool | None = None

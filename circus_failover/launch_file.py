@@ -128,9 +128,7 @@ def render(
 
 
 def write(path: Path, text: str) -> None:
-    """Write the script for its owner only, replacing an older one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    """Write a file for its owner only. A launch's files are its own, so nobody reads them half-written."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as script:
         script.write(text)
-    os.replace(temporary, path)

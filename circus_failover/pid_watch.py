@@ -48,6 +48,10 @@ class PidWatch:
         self._watched[identity] = (process, handle)
         self._loop.add_handler(handle, lambda fd, events: self._notice(identity), self._loop.READ)
 
+    def watches(self, identity: str) -> bool:
+        """Say whether an agent's end will be noticed without looking."""
+        return identity in self._watched
+
     def _notice(self, identity: str) -> None:
         self.forget(identity)
         self._ended(identity)

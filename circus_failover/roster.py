@@ -217,7 +217,10 @@ class Roster:
             loaded = self._load(path)
             if agent.observe_wanted is None:
                 agent.observe_wanted = _wants_observe(loaded.defaults.get("mode"))
-            agent.settings = agent_settings.parse(configuration(agent.watcher), loaded, ini)
+            raw = configuration(agent.watcher)
+            if (raw, loaded) != agent.parsed or not os.path.isdir(str(raw["working_dir"])):
+                agent.settings = agent_settings.parse(raw, loaded, ini)
+                agent.parsed = (raw, loaded)
             state = self._supervisor.state
             if state is not None and loaded.state_dir != state.path:
                 agent.problems = (
@@ -225,7 +228,7 @@ class Roster:
                     "one circusd holds one state directory"
                 )
         except settings.SettingsError as error:
-            agent.problems = str(error)
+            agent.problems, agent.parsed = str(error), None
         if agent.observed and agent.phase in (Phase.DOWN, Phase.REFUSED):
             agent.row = replace(agent.row, phase=str(Phase.OBSERVED))
 

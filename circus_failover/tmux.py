@@ -33,6 +33,10 @@ set -g allow-rename off
 """
 
 
+_program: tuple[str | None, str] | None = None
+"""PATH, and the program found on it last; every launch asks several times."""
+
+
 class TmuxError(Exception):
     """tmux answered with an error; the text is tmux's own."""
 
@@ -66,9 +70,13 @@ def program() -> str:
     Raises:
         TmuxMissing: it is not installed.
     """
+    global _program
+    if _program is not None and _program[0] == os.environ.get("PATH") and os.access(_program[1], os.X_OK):
+        return _program[1]
     found = shutil.which("tmux")
     if found is None:
         raise TmuxMissing("tmux is not installed (not on PATH): install it, for example `apt install tmux`")
+    _program = (os.environ.get("PATH"), found)
     return found
 
 
