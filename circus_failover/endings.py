@@ -351,7 +351,6 @@ class Endings:
             state.launch_file(action.identity, action.generation).unlink(missing_ok=True)
             error = state.launch_error(action.identity, action.generation)
             error.unlink(missing_ok=True)
-            error.with_name(error.name + ".tmp").unlink(missing_ok=True)
 
 
 def _how(status: int | None, number: int | None) -> Cause:

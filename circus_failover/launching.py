@@ -72,8 +72,6 @@ class Launching:
             launch_file.write(state.launch_file(agent.identity, generation), text)
             failure = state.launch_error(agent.identity, generation)
             failure.unlink(missing_ok=True)
-            # The keeper writes into it; made here, so that it is for its owner only.
-            launch_file.write(failure.with_name(failure.name + ".tmp"), "")
             self._supervisor.record(
                 agent,
                 "launch",

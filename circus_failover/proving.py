@@ -105,7 +105,7 @@ class Proving:
             if agent.phase is not Phase.STARTING:
                 return
             if due:
-                self._up(agent, starting)
+                self._up(agent)
                 return
         elif starting.error_file.exists():
             self._failed(agent, _tail(starting.error_file) or "tmux could not create the session")
@@ -139,7 +139,7 @@ class Proving:
         elif found.liveness in (Liveness.DEAD, Liveness.REMAINS):
             self._failed(agent, "its keeper ended before the session was there")
 
-    def _up(self, agent: Agent, starting: Starting) -> None:
+    def _up(self, agent: Agent) -> None:
         agent.starting = None
         generation = agent.row.generation
         self._supervisor.record(
@@ -152,7 +152,6 @@ class Proving:
         )
         if self._supervisor.state is not None:
             self._supervisor.state.launch_file(agent.identity, generation).unlink(missing_ok=True)
-            starting.error_file.with_name(starting.error_file.name + ".tmp").unlink(missing_ok=True)
         self._supervisor.check(agent)
 
     def _failed(self, agent: Agent, reason: str) -> None:
