@@ -34,6 +34,7 @@ async def reload(held: Supervisor) -> dict[str, Any]:
         fleet_file.read(ini)
     except SettingsError as error:
         return {"status": "error", "reason": f"nothing was reloaded: {error}", "errno": 5}
+    held.open_state()
     changed = _apply_in_place(held, ini)
     await held.turns.run(lambda: arbiter.reload_from_config())
     detached = held.roster.drop_undeclared()

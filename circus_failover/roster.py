@@ -185,6 +185,12 @@ class Roster:
         self.read_settings(agent)
         return agent
 
+    def remember(self, agent: Agent, row: AgentRow) -> None:
+        """Take over what the store says of an agent that was enrolled before the store could be read."""
+        agent.row = replace(row, declared=True)
+        agent.last_cause = self._causes().get(agent.identity)
+        agent.action = self._open_end(agent.identity)
+
     def _open_end(self, identity: str) -> ActionRow | None:
         """Return the end of an agent that an earlier circusd, or an earlier section, left unfinished."""
         store = self._supervisor.store

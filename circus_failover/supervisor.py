@@ -90,8 +90,11 @@ class Supervisor:
         Args:
             enrolling: a watcher that Circus starts before it counts it among its own (reloadconfig, 0.19).
         """
-        if self.state is not None or self.hindrance is not None:
+        if self.state is not None:
             return
+        if self.hindrance is not None and self.hindrance.cause is not Cause.SETTINGS:
+            return
+        late, self.hindrance = self.hindrance is not None, None
         try:
             path = state_dir_of_fleet(self.arbiter, enrolling)
         except settings.SettingsError as error:
@@ -105,7 +108,9 @@ class Supervisor:
             claims.hold(state, self.arbiter.endpoint, str(getattr(self.arbiter, "config_file", "")))
             self.store = Store(state.store)
         except (StateDirError, StoreError) as error:
-            self.hindrance = Hindrance(Cause.STATE_DIR, str(error))
+            self.hindrance = Hindrance(
+                Cause.STATE_DIR, f"{error}. Then restart circusd (circusctl restart): agents live on"
+            )
             logger.error("circus-failover: %s", error)
             return
         self.state = state
@@ -116,6 +121,19 @@ class Supervisor:
         self._wake = spool.listen(state.spool)
         if self._wake is not None:
             self.loop.add_handler(self._wake, self._woken, self.loop.READ)
+        if late:
+            self._remember_late()
+
+    def _remember_late(self) -> None:
+        """failover.yaml could not be read at circusd's start and was mended since: the fleet is known now."""
+        known = self._known_agents()
+        for agent in self.roster.agents.values():
+            self.roster.read_settings(agent)
+            if agent.row.generation == 0 and agent.identity in known:
+                self.roster.remember(agent, known[agent.identity])
+                self.check(agent)
+        self.take_in_reports()
+        self.spawn(self.bring_up.adopt_unstarted())
 
     def _known_agents(self) -> dict[str, AgentRow]:
         """Return what the store remembers; one that cannot be read refuses every launch, and nothing else."""
@@ -403,6 +421,7 @@ class Supervisor:
         self.servers.tick()
         self._save_unsaved()
         if full:
+            self.open_state()
             self._forget_children()
         self.last_tick = time.time()
 

@@ -234,3 +234,29 @@ class TestRestored:
             fleet.await_watcher(name, "stopped")
             assert fleet.ctl("start", name).code == 0
             assert fleet.view(name)["generation"] == 2
+
+
+def test_a_failover_yaml_that_is_mended_needs_no_restart_of_circusd(fleet: Fleet) -> None:
+    """It could not be read when circusd started; once it can be, live agents are adopted and others start."""
+    fleet.agent("alpha")
+    fleet.agent("beta", autostart="False")
+    fleet.start()
+    (was,) = fleet.await_up("alpha")
+    fleet.end(signal.SIGKILL)
+
+    good = fleet.settings
+    fleet.settings = {**good, "sate_dir": "state"}
+    fleet.start()
+    assert "sate_dir" in fleet.view("alpha")["reason"]
+    refused = fleet.ctl("start", "beta")
+    assert refused.code == 3
+    assert "sate_dir" in refused.err
+
+    fleet.settings = good
+    fleet.write()
+    assert fleet.ctl("start", "beta").code == 0
+    (now,) = fleet.await_up("alpha")
+    assert (now["pid"], now["generation"]) == (was["pid"], was["generation"])
+    second = fleet.ctl("stop", "alpha", "--waiting")
+    assert second.code == 0, second
+    assert not alive(was["pid"])
