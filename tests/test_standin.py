@@ -539,7 +539,7 @@ class TestProcess:
     def test_it_imports_nothing_slow(self, work: Path) -> None:
         slow = "asyncio subprocess socket inspect dataclasses logging sqlite3 pydantic circus"
         code = (
-            "import sys; before = set(sys.modules); import circus_failover.standin; "
+            "import sys, uuid; before = set(sys.modules); import circus_failover.standin; "
             f"print(*set({slow.split()}) & (set(sys.modules) - before))"
         )
         found = subprocess.check_output([sys.executable, "-c", code], env=environment(), text=True)
