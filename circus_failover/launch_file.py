@@ -7,7 +7,6 @@ agent is exec'd, so that it has the pane's own pid and tmux and `/proc` see it d
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import sys
@@ -125,10 +124,3 @@ def render(
         program=shlex.quote(command[0]),
         command=shlex.join(command),
     )
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file for its owner only. A launch's files are its own, so nobody reads them half-written."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as script:
-        script.write(text)

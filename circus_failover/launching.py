@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from circus_failover import crashpoint, keeper, launch_file
+from circus_failover import crashpoint, keeper, launch_file, private_file
 from circus_failover.agent import Agent, Starting
 from circus_failover.agent_settings import AgentSettings
 from circus_failover.agents import RUNTIMES
@@ -69,7 +69,7 @@ class Launching:
                 spool=state.spool,
                 report_stem=stem,
             )
-            launch_file.write(state.launch_file(agent.identity, generation), text)
+            private_file.write(state.launch_file(agent.identity, generation), text)
             failure = state.launch_error(agent.identity, generation)
             failure.unlink(missing_ok=True)
             self._supervisor.record(

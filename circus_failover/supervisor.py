@@ -16,7 +16,7 @@ from typing import Any
 from circus import logger
 from tornado.ioloop import IOLoop, PeriodicCallback
 
-from circus_failover import claims, liveness, process_table, settings, spool, tmux
+from circus_failover import claims, liveness, private_file, process_table, settings, spool, tmux
 from circus_failover.agent import LIVE_PHASES, Agent
 from circus_failover.bring_up import BringUps
 from circus_failover.endings import Endings
@@ -116,8 +116,7 @@ class Supervisor:
         self.state = state
         self.log = LifecycleLog(state.lifecycle_log)
         self.exits = LifecycleLog(state.exits_log)
-        state.tmux_config.write_text(tmux.OWN_SERVER_CONFIG)
-        os.chmod(state.tmux_config, 0o600)
+        private_file.write(state.tmux_config, tmux.OWN_SERVER_CONFIG)
         self._wake = spool.listen(state.spool)
         if self._wake is not None:
             self.loop.add_handler(self._wake, self._woken, self.loop.READ)

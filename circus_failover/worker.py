@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from circus_failover import crashpoint, process_table, spool, tmux
+from circus_failover import crashpoint, private_file, process_table, spool, tmux
 from circus_failover.process_table import ProbeFailed, ProcessId
 
 POLL_SECS = 0.05
@@ -112,7 +112,7 @@ def _carry_out(order: Order) -> dict[str, Any]:
     started = time.monotonic()
     processes = _launch_processes(order)
     # Written before the first signal: a worker that takes over still knows orphans of a dead parent.
-    _remember(order.tree, processes)
+    private_file.replace(order.tree, json.dumps([[process.pid, process.start] for process in processes]))
     crashpoint.reached("worker-before-signal")
     killed = _end(processes, order)
     crashpoint.reached("worker-after-signal")
@@ -163,16 +163,6 @@ def _carrying(order: Order) -> list[ProcessId]:
 def _is_tmux(process: ProcessId, order: Order) -> bool:
     """Say whether this is the server that listens on the order's socket now."""
     return process.pid == tmux.server_pid(order.socket)
-
-
-def _remember(path: Path, processes: Sequence[ProcessId]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        json.dump([[process.pid, process.start] for process in processes], file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _runs(process: ProcessId) -> bool:

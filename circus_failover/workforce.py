@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from circus import logger
 
-from circus_failover import crashpoint, process_table
+from circus_failover import crashpoint, private_file, process_table
 from circus_failover.agent import Agent
 from circus_failover.process_table import ProbeFailed
 from circus_failover.records import ActionRow
@@ -70,9 +70,7 @@ class Workforce:
         if order["agent"] is None and agent.row.generation == action.generation:
             order.update(whereabouts(agent))
         try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(handle, "w") as file:
-                json.dump(order, file)
+            private_file.write(path, json.dumps(order))
             process = subprocess.Popen(
                 [sys.executable, "-m", "circus_failover.worker", str(path)],
                 stdin=subprocess.DEVNULL,

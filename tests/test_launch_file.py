@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from circus_failover import launch_file, process_table
+from circus_failover import launch_file, private_file, process_table
 
 DUMP = """\
 import json, os, sys
@@ -85,7 +85,7 @@ class Place:
     ) -> subprocess.CompletedProcess[bytes]:
         script = self.folder / "bob.1.launch"
         base = {"PATH": os.environ["PATH"]}
-        launch_file.write(
+        private_file.write(
             script,
             launch_file.render(
                 identity="bob",
@@ -336,7 +336,7 @@ def test_prepare_reads_nothing_that_is_typed(place: Place) -> None:
 
 def test_an_older_script_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "script"
-    launch_file.write(path, "x" * 1000)
-    launch_file.write(path, "short")
+    private_file.write(path, "x" * 1000)
+    private_file.write(path, "short")
     assert path.read_text() == "short"
     assert os.listdir(tmp_path) == ["script"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 from circus_failover import process_table, state_dir
@@ -152,6 +151,16 @@ def test_up_after_a_sigkill_of_circusd_adopts_the_agents(fleet: Fleet) -> None:
     assert fleet.ctl("down").code == 0
 
 
+def pending(pid: int, number: signal.Signals) -> bool:
+    """Say whether a signal waits for a stopped process (proc(5), ShdPnd)."""
+    (mask,) = (
+        int(line.split()[1], 16)
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("ShdPnd")
+    )
+    return bool(mask & 1 << number - 1)
+
+
 def test_a_stop_as_systemd_does_it_with_killmode_process_leaves_the_agents(fleet: Fleet) -> None:
     """systemd.kill(5): SIGTERM to the main process alone, and after TimeoutStopSec SIGKILL to it alone."""
     fleet.agent("alpha")
@@ -165,7 +174,7 @@ def test_a_stop_as_systemd_does_it_with_killmode_process_leaves_the_agents(fleet
     process = circusd(up(fleet))
     kill(process, signal.SIGSTOP)  # so that SIGTERM has no effect and the second step is needed
     kill(process, signal.SIGTERM)
-    time.sleep(0.3)
+    wait_for("SIGTERM is pending", lambda: pending(process.pid, signal.SIGTERM))
     assert process_table.alive(process)
     kill(process, signal.SIGKILL)
     gone(process)
