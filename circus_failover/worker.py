@@ -27,6 +27,7 @@ POLL_SECS = 0.05
 HANGUP_AFTER_SECS = 1.0
 """An interactive shell ignores SIGTERM and honours SIGHUP (bash(1), SIGNALS)."""
 KILL_WAIT_SECS = 5.0
+ROUNDS = 3
 PATIENCE_SECS = 60.0
 """What a worker may take beyond the agent's grace: a dozen tmux calls of 2 s, and the wait after SIGKILL."""
 
@@ -91,7 +92,7 @@ def main() -> int:
     except BlockingIOError:
         return 75
     # One that hangs would hold the lock for ever; killed by this, the next tick starts another.
-    signal.alarm(int(order.stop_secs + PATIENCE_SECS))
+    signal.alarm(int(order.stop_secs * ROUNDS + PATIENCE_SECS))
     report: dict[str, Any] = {
         "kind": "ended",
         "action": order.action,
@@ -110,12 +111,21 @@ def main() -> int:
 
 def _carry_out(order: Order) -> dict[str, Any]:
     started = time.monotonic()
-    processes = _launch_processes(order)
-    # Written before the first signal: a worker that takes over still knows orphans of a dead parent.
-    private_file.replace(order.tree, json.dumps([[process.pid, process.start] for process in processes]))
-    crashpoint.reached("worker-before-signal")
-    killed = _end(processes, order)
-    crashpoint.reached("worker-after-signal")
+    processes: list[ProcessId] = []
+    killed: list[ProcessId] = []
+    # An agent that ends may start something that outlives it, so what belongs to it is looked for again.
+    for _ in range(ROUNDS):
+        new = [process for process in _launch_processes(order) if process not in processes]
+        if processes and not any(_runs(process) for process in new):
+            break
+        processes += new
+        # Written before the first signal: a worker that takes over still knows orphans of a dead parent.
+        private_file.replace(order.tree, json.dumps([[process.pid, process.start] for process in processes]))
+        crashpoint.reached("worker-before-signal")
+        killed += _end(new, order)
+        crashpoint.reached("worker-after-signal")
+        if not new:
+            break
     left = [process.pid for process in processes if _runs(process)]
     screen, status, number, note = _close_session(order)
     outcome = "left" if left else "ended"

@@ -251,6 +251,20 @@ def test_a_shell_that_ignores_sigterm_is_hung_up(fleet: Fleet) -> None:
     assert stopped["killed"] == "0"
 
 
+def test_what_an_agent_starts_when_it_is_asked_to_end_ends_too(fleet: Fleet) -> None:
+    pids = fleet.folder / "late"
+    script = fleet.folder / "agent.sh"
+    script.write_text(
+        f"trap 'trap \"\" HUP; setsid sleep 600 & echo $! >{pids}; exit 0' TERM\necho ready; while :; do sleep 0.1; done\n"
+    )
+    fleet.agent("bob", failover__command=f"/bin/sh {script}")
+    fleet.start()
+    fleet.await_up("bob")
+    fleet.await_screen("bob", "ready")
+    assert fleet.ctl("stop", "bob", "--waiting").code == 0
+    assert not alive(int(pids.read_text()))
+
+
 def test_stop_secs_zero_kills_at_once(fleet: Fleet) -> None:
     pid = stubborn(fleet, failover__stop_secs="0")
     assert fleet.ctl("stop", "bob", "--waiting").code == 0
