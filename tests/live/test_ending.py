@@ -255,7 +255,8 @@ def test_what_an_agent_starts_when_it_is_asked_to_end_ends_too(fleet: Fleet) -> 
     pids = fleet.folder / "late"
     script = fleet.folder / "agent.sh"
     script.write_text(
-        f"trap 'trap \"\" HUP; setsid sleep 600 & echo $! >{pids}; exit 0' TERM\necho ready; while :; do sleep 0.1; done\n"
+        f"trap 'trap \"\" HUP; setsid sleep 600 & echo $! >{pids}; exit 0' TERM\n"
+        "echo ready; while :; do sleep 0.1; done\n"
     )
     fleet.agent("bob", failover__command=f"/bin/sh {script}")
     fleet.start()
