@@ -158,21 +158,13 @@ def _launch_processes(order: Order) -> list[ProcessId]:
     supervisor = process_table.identify(order.supervisor)
     if supervisor is not None:
         infrastructure.update(process_table.descendants(supervisor))
-    own = process_table.identify(os.getpid())
-    return [
-        process
-        for process in found
-        if process not in infrastructure and process != own and not _is_tmux(process, order)
-    ]
+    # By pid alone: whoever listens there now is a server, also one that replaced the recorded one.
+    never = {os.getpid(), tmux.server_pid(order.socket)}
+    return [process for process in found if process not in infrastructure and process.pid not in never]
 
 
 def _carrying(order: Order) -> list[ProcessId]:
     return process_table.carrying(order.launch) if order.launch else []
-
-
-def _is_tmux(process: ProcessId, order: Order) -> bool:
-    """Say whether this is the server that listens on the order's socket now."""
-    return process.pid == tmux.server_pid(order.socket)
 
 
 def _runs(process: ProcessId) -> bool:

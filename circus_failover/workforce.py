@@ -20,6 +20,7 @@ from circus_failover.agent import Agent
 from circus_failover.process_table import ProbeFailed
 from circus_failover.records import ActionRow
 from circus_failover.store import StoreError
+from circus_failover.words import IntentAction
 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
@@ -53,7 +54,9 @@ class Workforce:
         if last is not None and now - last < RETRY_SECS[min(action.attempts, len(RETRY_SECS) - 1)]:
             return
         awaited = (
-            agent.row.generation == action.generation and agent.row.pid is None and action.intent != "clear"
+            agent.row.generation == action.generation
+            and agent.row.pid is None
+            and action.intent != IntentAction.CLEAR
         )
         if awaited and time.time() - action.asked_at < UNREPORTED_SECS:
             # Its session is being created right now: `launched` comes back here with its pid.
