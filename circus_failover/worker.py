@@ -28,6 +28,7 @@ HANGUP_AFTER_SECS = 1.0
 """An interactive shell ignores SIGTERM and honours SIGHUP (bash(1), SIGNALS)."""
 KILL_WAIT_SECS = 5.0
 ROUNDS = 3
+SETTLE_SECS = 2.0
 PATIENCE_SECS = 60.0
 """What a worker may take beyond the agent's grace: a dozen tmux calls of 2 s, and the wait after SIGKILL."""
 
@@ -236,9 +237,17 @@ def _of_launch(order: Order, pane: tmux.Pane) -> bool:
 
 
 def _settled(order: Order, pane: tmux.Pane) -> tmux.Pane:
-    """Give tmux a moment to reap the pane's process, so that its exit status is there to read."""
+    """Give tmux a moment to reap the pane's process and to read what it printed last.
+
+    tmux knows an exit status as soon as it has reaped the process, and calls the pane dead once it has read
+    the terminal to its end (server_child_exited, window_pane_read_callback, tmux 3.3a): either may be first.
+    """
+
+    def whole() -> bool:
+        return pane.dead and (pane.dead_status is not None or pane.dead_signal is not None)
+
     begun = time.monotonic()
-    while pane.dead_status is None and pane.dead_signal is None and time.monotonic() - begun < 2.0:
+    while not whole() and time.monotonic() - begun < SETTLE_SECS:
         if not pane.dead and order.agent is not None and pane.pid == order.agent.pid and _runs(order.agent):
             break
         tmux.prod(order.socket)
