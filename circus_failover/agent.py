@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from circus_failover.agent_settings import AgentSettings, Mode
+from circus_failover.agent_settings import AgentSettings
 from circus_failover.records import ActionRow, AgentRow
-from circus_failover.words import Asked, Phase, State
+from circus_failover.words import Asked, Mode, Phase, State
 
 LIVE_PHASES = frozenset({Phase.STARTING, Phase.UP, Phase.STOPPING})
 

@@ -22,6 +22,7 @@ from circus.util import to_bool, to_uid
 
 from circus_failover.problems import Problem, SettingsError, nearest
 from circus_failover.settings import ACCOUNT_NAME, Account, Settings, expand_path
+from circus_failover.words import Kind, Mode, Restart
 
 PREFIX = "failover."
 IDENTITY = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -36,32 +37,23 @@ _SECONDS: Mapping[str, tuple[float, float]] = {
     "stop_secs": (10.0, 3600.0),
     "ready_secs": (1.0, 3600.0),
     "boot_secs": (240.0, 86400.0),
+    "resume_max_age_secs": (86400.0, 10 * 365 * 86400.0),
+    "idle_secs": (3600.0, 365 * 86400.0),
+    "max_age_secs": (0.0, 10 * 365 * 86400.0),
+    "crash_window_secs": (300.0, 86400.0),
+    "stable_secs": (300.0, 86400.0),
 }
-_TEXTS = ("runtime", "command", "account", "socket", "session", "restart", "mode", "prepare", "pool")
+_TEXTS = (
+    *("runtime", "command", "resume_command", "account", "socket", "session", "restart", "mode", "kind"),
+    *("prepare", "pool", "resume_lost", "ready_match", "crash_max", "initial_prompt"),
+)
 OPTIONS = ("config", *_TEXTS, *_SECONDS)
+CONVERSATION = "{conversation}"
+"""Where `failover.resume_command` gets the conversation's id."""
+CRASH_MAX = 100
+INITIAL_PROMPT_CHARACTERS = 100_000
 
 E = TypeVar("E", bound=Enum)
-
-
-class Restart(str, Enum):
-    """What happens after an agent's unplanned death."""
-
-    LAZY = "lazy"
-    ON_WORK = "on-work"
-    ALWAYS = "always"
-
-    def __str__(self) -> str:
-        return str(self.value)
-
-
-class Mode(str, Enum):
-    """Whether the supervisor acts on an agent or only watches and shows it."""
-
-    MANAGE = "manage"
-    OBSERVE = "observe"
-
-    def __str__(self) -> str:
-        return str(self.value)
 
 
 @dataclass(frozen=True)
@@ -83,6 +75,18 @@ class AgentSettings:
     stop_secs: float
     ready_secs: float
     boot_secs: float
+    ready_match: str | None
+    """A regular expression that the screen must show before it is ready."""
+    kind: Kind
+    resume_command: tuple[str, ...] | None
+    resume_lost: bool
+    resume_max_age_secs: float
+    idle_secs: float
+    max_age_secs: float
+    crash_max: int
+    crash_window_secs: float
+    stable_secs: float
+    initial_prompt: str | None
     pool: str | None
     working_dir: Path
     autostart: bool
@@ -215,6 +219,17 @@ class _Parser:
             stop_secs=self.seconds("stop_secs"),
             ready_secs=self.seconds("ready_secs"),
             boot_secs=self.seconds("boot_secs"),
+            ready_match=self._ready_match(),
+            kind=self.one_of("kind", Kind, Kind.EXECUTOR),
+            resume_command=self._resume_command(),
+            resume_lost=self._switch("resume_lost", True),
+            resume_max_age_secs=self.seconds("resume_max_age_secs"),
+            idle_secs=self.seconds("idle_secs"),
+            max_age_secs=self.seconds("max_age_secs"),
+            crash_max=self._crash_max(),
+            crash_window_secs=self.seconds("crash_window_secs"),
+            stable_secs=self.seconds("stable_secs"),
+            initial_prompt=self._initial_prompt(),
             pool=pool,
             working_dir=self._working_dir(),
             autostart=self._flag("autostart", True),
@@ -284,16 +299,62 @@ class _Parser:
             self.wrong("runtime", runtime, f"one of {', '.join(RUNTIMES)}{nearest(runtime, RUNTIMES)}")
         return runtime or RUNTIMES[0]
 
+    def _switch(self, option: str, default: bool) -> bool:
+        text = self.text(option)
+        words = {"true": True, "on": True, "yes": True, "1": True}
+        words.update({"false": False, "off": False, "no": False, "0": False})
+        if text is None:
+            return default
+        if text.lower() not in words:
+            self.wrong(option, text, "true or false")
+        return words.get(text.lower(), default)
+
+    def _crash_max(self) -> int:
+        text = self.text("crash_max")
+        if text is None:
+            return 3
+        if not text.isascii() or not text.isdigit() or not 0 < int(text) <= CRASH_MAX:
+            self.wrong("crash_max", text, f"how many deaths: a whole number from 1 to {CRASH_MAX}")
+            return 3
+        return int(text)
+
+    def _ready_match(self) -> str | None:
+        text = self.text("ready_match")
+        try:
+            if text is not None and re.compile(text).search(""):
+                self.wrong("ready_match", text, "a regular expression that an empty screen does not match")
+        except re.error as error:
+            self.wrong("ready_match", text, f"a regular expression of Python ({error})")
+        return text
+
+    def _resume_command(self) -> tuple[str, ...] | None:
+        text = self.text("resume_command")
+        return None if text is None else self._words("resume_command", text)
+
+    def _initial_prompt(self) -> str | None:
+        text = self.text("initial_prompt")
+        if text is not None and len(text) > INITIAL_PROMPT_CHARACTERS:
+            expected = f"at most {INITIAL_PROMPT_CHARACTERS} characters (it has {len(text)})"
+            self.wrong("initial_prompt", text[:40] + "...", expected)
+        elif text is not None and any(ord(ch) < 32 and ch not in "\n\t" or ord(ch) == 127 for ch in text):
+            self.wrong("initial_prompt", text[:40], "a text without control characters")
+        return text
+
+    def _words(self, option: str, text: str) -> tuple[str, ...]:
+        try:
+            words = tuple(shlex.split(text))
+        except ValueError as error:
+            self.wrong(option, text, f"a command line with its quotes closed ({error})")
+            return ()
+        if not (words and words[0]):
+            self.wrong(option, text, "a command line that names a program")
+            return ()
+        return words
+
     def _command(self, mode: Mode) -> tuple[str, ...]:
         text = self.text("command")
-        try:
-            words = tuple(shlex.split(text)) if text is not None else ()
-        except ValueError as error:
-            self.wrong("command", text, f"a command line with its quotes closed ({error})")
-            return ()
-        if text is not None and not (words and words[0]):
-            self.wrong("command", text, "a command line that names a program")
-        elif text is None and mode is Mode.MANAGE and not self._given("command"):
+        words = self._words("command", text) if text is not None else ()
+        if text is None and mode is Mode.MANAGE and not self._given("command"):
             self.wrong(
                 "command", None, f"the command that runs the agent (not needed with {PREFIX}mode = observe)"
             )

@@ -13,11 +13,10 @@ from circus import logger
 
 from circus_failover import keeper, liveness, shared_state, tmux
 from circus_failover.agent import Agent, KeeperPlan, Ticket
-from circus_failover.agent_settings import Restart
 from circus_failover.launching import Launching, NotLaunched, adding
 from circus_failover.policy.bringup import BringUp, Hindrance, Situation, Verdict, decide
 from circus_failover.roster import lend_to_keeper
-from circus_failover.words import Asked, Cause, IntentAction, Liveness, Phase
+from circus_failover.words import Asked, Cause, IntentAction, Liveness, Phase, Restart
 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor

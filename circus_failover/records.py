@@ -33,8 +33,36 @@ class AgentRow:
     launch: str | None = None
     """The recorded launch's own name, unique on the host; None when somebody else started it."""
     conversation: str | None = None
+    """The conversation of the recorded launch."""
     declared: bool = True
     """False while no section of circus.ini names it; nothing else of it is forgotten."""
+    ready_at: float | None = None
+    """When the recorded launch was proven ready, in epoch seconds; None: it never was."""
+    ready_ticks: int | None = None
+    """The same moment as a process start time: what started later is no part of its boot."""
+    ready_conversation: str | None = None
+    """The newest conversation that was proven ready, which `--resume` resumes."""
+    parked_by: str | None = None
+    """Who parked it; None when no park is unspent."""
+    parked_at: float | None = None
+    parked_conversation: str | None = None
+    """What the park's wake resumes; None when the parked launch was never ready."""
+    born: int = 0
+    """Generation before its first launch: not 0 when an agent of its name was removed."""
+    pending: str | None = None
+    """What the next launch was asked to be, before an end that is under way: `fresh`, or nothing."""
+    loop: str = "closed"
+    """What the crash-loop guard holds it to."""
+    loop_until: float | None = None
+    """Until when it is held, in epoch seconds."""
+    loop_failures: int = 0
+    """How many launches on trial have died in a row."""
+    loop_from: int = 0
+    """Deaths up to this generation are forgiven."""
+    last_task: float | None = None
+    """When it last took a task, in epoch seconds."""
+    policy: str = "{}"
+    """The settings that plugins decide by, as JSON: what is in force in circusd."""
 
     @property
     def process(self) -> ProcessId | None:
@@ -69,6 +97,62 @@ class LaunchRow:
     exit_status: int | None = None
     exit_signal: int | None = None
     last_output: str | None = None
+    mode: str | None = None
+    """`fresh` or `resume`."""
+    wake_cause: str | None = None
+    """Why it was fresh or a resume."""
+    parked_by: str | None = None
+    """Whose park it resumes, or would have."""
+    topic: str | None = None
+    """The topic it was woken for."""
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """A text for an agent: it leaves the queue only when the agent was seen to have taken it."""
+
+    id: int
+    identity: str
+    text: str
+    topic: str | None
+    who: str
+    queued_at: float
+    state: str = "queued"
+    first: bool = False
+    """Before all others: what an agent is told when it begins afresh."""
+    attempts: int = 0
+    generation: int | None = None
+    """The launch it was last typed into."""
+    worker_pid: int | None = None
+    worker_start: int | None = None
+    done_at: float | None = None
+    note: str | None = None
+    """Why it was not taken the last time."""
+
+    @property
+    def worker(self) -> ProcessId | None:
+        """The worker process that was last started for it."""
+        if self.worker_pid is None or self.worker_start is None:
+            return None
+        return ProcessId(self.worker_pid, self.worker_start)
+
+
+@dataclass(frozen=True)
+class PluginRow:
+    """What a plugin last said of itself."""
+
+    name: str
+    pid: int
+    at: float
+    """When its last tick ended, in epoch seconds."""
+    secs: float
+    """How long that took."""
+    interval: float
+    ticks: int = 0
+    errors: int = 0
+    last_error: str | None = None
+    detail: str = "{}"
+    """What it wants to know again after a restart, as JSON."""
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from typing import Any
 from urllib.parse import quote
 
 from circus_failover.process_table import ProcessId
-from circus_failover.records import ActionRow, AgentRow, ChildRow, LaunchRow
+from circus_failover.records import ActionRow, AgentRow, ChildRow, LaunchRow, PluginRow, TaskRow
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -31,14 +31,20 @@ CREATE TABLE IF NOT EXISTS agents (
     stay_stopped INTEGER NOT NULL, generation INTEGER NOT NULL,
     socket TEXT, own_server INTEGER NOT NULL, session TEXT, pane TEXT,
     pid INTEGER, pid_start INTEGER, server_pid INTEGER, server_start INTEGER,
-    boot TEXT, account TEXT, launch TEXT, conversation TEXT, declared INTEGER NOT NULL
+    boot TEXT, account TEXT, launch TEXT, conversation TEXT, declared INTEGER NOT NULL,
+    ready_at REAL, ready_ticks INTEGER, ready_conversation TEXT,
+    parked_by TEXT, parked_at REAL, parked_conversation TEXT,
+    born INTEGER NOT NULL DEFAULT 0, pending TEXT,
+    loop TEXT NOT NULL DEFAULT 'closed', loop_until REAL,
+    loop_failures INTEGER NOT NULL DEFAULT 0, loop_from INTEGER NOT NULL DEFAULT 0,
+    last_task REAL, policy TEXT NOT NULL DEFAULT '{}'
 );
 CREATE TABLE IF NOT EXISTS launches (
     identity TEXT NOT NULL, generation INTEGER NOT NULL,
     cause TEXT NOT NULL, asked_by TEXT NOT NULL, account TEXT, conversation TEXT,
     started_at REAL NOT NULL, up_at REAL, ended_at REAL,
     planned INTEGER, end_cause TEXT, exit_status INTEGER, exit_signal INTEGER,
-    last_output TEXT,
+    last_output TEXT, mode TEXT, wake_cause TEXT, parked_by TEXT, topic TEXT,
     PRIMARY KEY (identity, generation)
 );
 CREATE TABLE IF NOT EXISTS actions (
@@ -58,8 +64,38 @@ CREATE TABLE IF NOT EXISTS children (
     kind TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (pid, start)
 );
 CREATE TABLE IF NOT EXISTS taken_in (name TEXT PRIMARY KEY, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS tasks (
+    id INTEGER PRIMARY KEY, identity TEXT NOT NULL, text TEXT NOT NULL, topic TEXT,
+    who TEXT NOT NULL, queued_at REAL NOT NULL, state TEXT NOT NULL, first INTEGER NOT NULL,
+    attempts INTEGER NOT NULL, generation INTEGER, worker_pid INTEGER, worker_start INTEGER,
+    done_at REAL, note TEXT
+);
+CREATE INDEX IF NOT EXISTS tasks_open ON tasks (done_at, identity);
+CREATE TABLE IF NOT EXISTS topics (
+    conversation TEXT NOT NULL, topic TEXT NOT NULL, identity TEXT NOT NULL, at REAL NOT NULL,
+    PRIMARY KEY (conversation, topic)
+);
+CREATE TABLE IF NOT EXISTS plugins (
+    name TEXT PRIMARY KEY, pid INTEGER NOT NULL, at REAL NOT NULL, secs REAL NOT NULL,
+    interval REAL NOT NULL, ticks INTEGER NOT NULL, errors INTEGER NOT NULL, last_error TEXT,
+    detail TEXT NOT NULL
+);
 """
 
+_ADDED = {
+    2: {
+        "agents": [
+            *("ready_at REAL", "ready_ticks INTEGER", "ready_conversation TEXT"),
+            *("parked_by TEXT", "parked_at REAL", "parked_conversation TEXT"),
+            *("born INTEGER NOT NULL DEFAULT 0", "pending TEXT"),
+            *("loop TEXT NOT NULL DEFAULT 'closed'", "loop_until REAL"),
+            *("loop_failures INTEGER NOT NULL DEFAULT 0", "loop_from INTEGER NOT NULL DEFAULT 0"),
+            *("last_task REAL", "policy TEXT NOT NULL DEFAULT '{}'"),
+        ],
+        "launches": ["mode TEXT", "wake_cause TEXT", "parked_by TEXT", "topic TEXT"],
+    }
+}
+"""Columns that came with a version, by table: a store of an earlier one gets them when it is opened."""
 
 REMEDY = (
     "Free it or repair it (sqlite3 failover.db .recover), or move it away: agents live on, "
@@ -73,10 +109,13 @@ class StoreError(Exception):
     """The store cannot be used; the text says which file, why, and what to do."""
 
 
-_BOOLEANS = {"stay_stopped", "own_server", "declared", "planned"}
+_BOOLEANS = {"stay_stopped", "own_server", "declared", "planned", "first"}
 _AGENT_COLUMNS = [field.name for field in fields(AgentRow)]
 _LAUNCH_COLUMNS = [field.name for field in fields(LaunchRow)]
 _ACTION_COLUMNS = [field.name for field in fields(ActionRow)]
+_TASK_COLUMNS = [field.name for field in fields(TaskRow)]
+_PLUGIN_COLUMNS = [field.name for field in fields(PluginRow)]
+_OPEN_TASK = "state IN ('queued', 'typing')"
 
 
 def _plain(row: sqlite3.Row) -> dict[str, Any]:
@@ -177,6 +216,58 @@ class Reader:
             for row in rows
         ]
 
+    def ended_launches(self, identity: str, after: int, limit: int = 200) -> list[LaunchRow]:
+        """Return an agent's ended launches after a generation, the newest first."""
+        rows = self._rows(
+            f"SELECT {', '.join(_LAUNCH_COLUMNS)} FROM launches WHERE identity = ? AND generation > ?"
+            " AND ended_at IS NOT NULL ORDER BY generation DESC LIMIT ?",
+            (identity, after, limit),
+        )
+        return [LaunchRow(**_plain(row)) for row in rows]
+
+    def launches_since(self, at: float) -> list[LaunchRow]:
+        """Return the launches of all agents that began or ended since a time, the oldest first."""
+        rows = self._rows(
+            f"SELECT {', '.join(_LAUNCH_COLUMNS)} FROM launches WHERE started_at >= ? OR ended_at >= ?"
+            " ORDER BY started_at, identity",
+            (at, at),
+        )
+        return [LaunchRow(**_plain(row)) for row in rows]
+
+    def tasks(self, identity: str | None = None, limit: int = 1000) -> list[TaskRow]:
+        """Return the tasks that wait or are being typed, of one agent or all, in the order of their turn."""
+        where, parameters = (" AND identity = ?", (identity,)) if identity is not None else ("", ())
+        rows = self._rows(
+            f"SELECT {', '.join(_TASK_COLUMNS)} FROM tasks WHERE {_OPEN_TASK}{where}"
+            " ORDER BY identity, first DESC, id LIMIT ?",
+            (*parameters, limit),
+        )
+        return [TaskRow(**_plain(row)) for row in rows]
+
+    def task(self, number: int) -> TaskRow | None:
+        """Return one task, wherever it is."""
+        rows = self._rows(f"SELECT {', '.join(_TASK_COLUMNS)} FROM tasks WHERE id = ?", (number,))
+        return TaskRow(**_plain(rows[0])) if rows else None
+
+    def waiting(self) -> dict[str, int]:
+        """Return how many tasks wait, by identity; an agent without one is not in it."""
+        rows = self._rows(f"SELECT identity, COUNT(*) AS n FROM tasks WHERE {_OPEN_TASK} GROUP BY identity")
+        return {row["identity"]: row["n"] for row in rows}
+
+    def knows_topic(self, conversation: str, topic: str) -> bool:
+        """Say whether a topic was delivered in a conversation."""
+        return bool(
+            self._rows(
+                "SELECT 1 FROM topics WHERE conversation = ? AND topic = ?",
+                (conversation, topic),
+            )
+        )
+
+    def plugins(self) -> dict[str, PluginRow]:
+        """Return what each plugin last said of itself, by name."""
+        rows = self._rows(f"SELECT {', '.join(_PLUGIN_COLUMNS)} FROM plugins ORDER BY name")
+        return {row["name"]: PluginRow(**_plain(row)) for row in rows}
+
     def seen(self, report: str) -> bool:
         """Say whether a report of this name was taken in."""
         return bool(self._rows("SELECT 1 FROM taken_in WHERE name = ?", (report,)))
@@ -217,11 +308,22 @@ class Store(Reader):
         row = self._db.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
         if row is None:
             self._db.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
+        elif int(row["value"]) < SCHEMA_VERSION:
+            self._upgrade(int(row["value"]))
         elif int(row["value"]) > SCHEMA_VERSION:
             raise StoreError(
                 f"the store {self.path} has schema {row['value']}, this version knows {SCHEMA_VERSION}: "
                 "install the newer circus-failover"
             )
+
+    def _upgrade(self, version: int) -> None:
+        """Add what came since a version, in one transaction."""
+        with self.decision(durable=True):
+            for number in range(version + 1, SCHEMA_VERSION + 1):
+                for table, columns in _ADDED[number].items():
+                    for column in columns:
+                        self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+            self._db.execute("UPDATE meta SET value = ? WHERE name = 'schema'", (str(SCHEMA_VERSION),))
 
     @contextmanager
     def decision(self, *, durable: bool) -> Iterator[None]:
@@ -325,6 +427,49 @@ class Store(Reader):
             (at, outcome, action),
         )
         return cursor.rowcount == 1
+
+    def add_task(self, task: TaskRow) -> TaskRow:
+        """Put a task into the queue and return it with its id."""
+        names = ", ".join(_TASK_COLUMNS[1:])
+        marks = ", ".join("?" for _ in _TASK_COLUMNS[1:])
+        cursor = self._db.execute(
+            f"INSERT INTO tasks ({names}) VALUES ({marks})",
+            [getattr(task, name) for name in _TASK_COLUMNS[1:]],
+        )
+        assert cursor.lastrowid is not None
+        return replace(task, id=cursor.lastrowid)
+
+    def update_task(self, number: int, **values: Any) -> None:
+        """Change columns of one task, named as in `TaskRow`."""
+        assert values.keys() <= set(_TASK_COLUMNS)
+        changes = ", ".join(f"{name} = ?" for name in values)
+        self._db.execute(f"UPDATE tasks SET {changes} WHERE id = ?", [*values.values(), number])
+
+    def add_topic(self, conversation: str, topic: str, identity: str, at: float) -> None:
+        """Remember that a topic was delivered in a conversation."""
+        self._db.execute(
+            "INSERT INTO topics (conversation, topic, identity, at) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (conversation, topic) DO NOTHING",
+            (conversation, topic, identity, at),
+        )
+
+    def put_plugin(self, row: PluginRow) -> None:
+        """Insert or replace what a plugin last said of itself."""
+        names = ", ".join(_PLUGIN_COLUMNS)
+        marks = ", ".join("?" for _ in _PLUGIN_COLUMNS)
+        updates = ", ".join(f"{name} = excluded.{name}" for name in _PLUGIN_COLUMNS[1:])
+        self._db.execute(
+            f"INSERT INTO plugins ({names}) VALUES ({marks}) ON CONFLICT (name) DO UPDATE SET {updates}",
+            [getattr(row, name) for name in _PLUGIN_COLUMNS],
+        )
+
+    def purge(self, identity: str) -> dict[str, int]:
+        """Delete everything of an agent, and return how many rows of each table that were."""
+        deleted = {}
+        for table in ("agents", "launches", "actions", "history", "tasks", "topics"):
+            cursor = self._db.execute(f"DELETE FROM {table} WHERE identity = ?", (identity,))
+            deleted[table] = cursor.rowcount
+        return deleted
 
     def add_history(
         self, at: float, identity: str, generation: int | None, ev: str, detail: dict[str, Any]

@@ -41,11 +41,40 @@ class State(Word):
     UNKNOWN = "unknown"
 
 
+class Mode(Word):
+    """Whether the supervisor acts on an agent or only watches and shows it (`failover.mode`)."""
+
+    MANAGE = "manage"
+    OBSERVE = "observe"
+
+
+class Restart(Word):
+    """What happens after an agent ended by itself (`failover.restart`)."""
+
+    LAZY = "lazy"
+    """It waits for a wake."""
+    ON_WORK = "on-work"
+    """It comes back by itself when it ended with work: queued tasks."""
+    ALWAYS = "always"
+    """It comes back, also after its own exit 0."""
+
+
+class Kind(Word):
+    """What an agent's conversation is for (`failover.kind`)."""
+
+    EXECUTOR = "executor"
+    """It carries out one topic after another; a new topic begins a new conversation."""
+    CONVERSATION = "conversation"
+    """It is one long conversation, whatever the topic."""
+
+
 class Asked(Word):
     """Who wants a bring-up, which is what decides whether a launch may follow."""
 
     START = "start"
-    """An operator's `start` or `restart`: launches, and clears `stopped`."""
+    """An operator's `start` or `restart`: launches, and clears `stopped` and a given-up crash loop."""
+    WAKE = "wake"
+    """A `wake`, or the restart policy: launches, and clears nothing."""
     RESTORE = "restore"
     """circusd's own start, or a section that reloadconfig brought: the fleet as it was."""
     ADOPT = "adopt"
@@ -67,20 +96,94 @@ class Liveness(Word):
 class IntentAction(Word):
     """What a deliberate end is for; it is written before anything is killed."""
 
-    STOP = "stop"
+    PARK = "park"
     RESTART = "restart"
+    FRESH = "fresh"
+    STOP = "stop"
     REMOVE = "rm"
     CLEAR = "clear"
     """The remains of a launch that is already dead are cleared away."""
 
 
+class WakeMode(Word):
+    """How a launch begins, or that it did not."""
+
+    FRESH = "fresh"
+    RESUME = "resume"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+class WakeAsked(Word):
+    """What a wake asked for."""
+
+    FRESH = "fresh"
+    RESUME = "resume"
+    NOTHING = "nothing"
+
+
+class WakeCause(Word):
+    """Why a launch is fresh or a resume; stored and logged before it."""
+
+    FRESH_REQUESTED = "fresh-requested"
+    RESUME_REQUESTED = "resume-requested"
+    NOTHING_TO_RESUME = "resume-requested-nothing-to-resume"
+    FIRST_WAKE = "first-wake"
+    LOST_RESUME = "lost-resume"
+    LOST_NO_RESUME = "lost-no-resume"
+    CRASH_OR_SELF_CLOSE = "crash-or-self-close"
+    CONVERSATION_RESUME = "idle-reaped-conversation"
+    CONVERSATION_NO_RESUME = "idle-reaped-conversation-no-resume"
+    NEW_TOPIC = "idle-reaped-new-topic"
+    PARKED_RESUME = "idle-reaped-resume"
+    PARKED_NO_RESUME = "idle-reaped-no-resume"
+    TOO_OLD = "idle-reaped-too-old"
+
+
+class ParkedBy(Word):
+    """Who ended a launch so that the next wake resumes it."""
+
+    IDLE_REAPER = "idle-reaper"
+    PARK = "park"
+    SELF = "self"
+    OPERATOR_STOP = "operator-stop"
+    OPERATOR_RESTART = "operator-restart"
+
+
+class Loop(Word):
+    """What the crash-loop guard holds an agent to."""
+
+    CLOSED = "closed"
+    """Nothing is held back."""
+    OPEN = "open"
+    """Held until a time; then it half-opens."""
+    HALF_OPEN = "half-open"
+    """One launch is on trial: the next counted death holds it again, for longer."""
+    GIVEN_UP = "given-up"
+    """Held until `reset`, or an operator's `start`."""
+
+
+class TaskState(Word):
+    """Where a task is."""
+
+    QUEUED = "queued"
+    TYPING = "typing"
+    """A worker types it into its agent's terminal."""
+    DELIVERED = "delivered"
+    """The agent was seen to have taken it."""
+    CANCELLED = "cancelled"
+
+
 class Cause(Word):
-    """Why an agent is in its phase, or how a launch ended."""
+    """Why an agent is in its phase, or how a launch ended, or why a wake was refused."""
 
     FIRST_START = "first-start"
     OPERATOR_START = "operator-start"
     OPERATOR_STOP = "operator-stop"
     OPERATOR_RESTART = "operator-restart"
+    OPERATOR_WAKE = "operator-wake"
+    PARKED = "parked"
+    FRESH = "fresh"
     REMOVED = "removed"
     RESTORED = "restored"
     RESTART_POLICY = "restart-policy"
@@ -90,6 +193,14 @@ class Cause(Word):
     OBSERVED = "observed"
     SETTINGS = "settings"
     SHARED_STATE = "shared-state"
+    WORKING_DIR = "working-dir"
+    CRASH_LOOP = "crash-loop"
+    GIVEN_UP = "given-up"
+    UNKNOWN_AGENT = "unknown-agent"
+    STOPPED = "stopped"
+    STOPPED_MID_WAKE = "stopped-mid-wake"
+    ALREADY_LIVE = "already-live"
+    NOTHING_TO_RESUME = "resume-requested-nothing-to-resume"
     TMUX_MISSING = "tmux-missing"
     SERVER_WEDGED = "server-wedged"
     STATE_DIR = "state-dir"
