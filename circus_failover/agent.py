@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from circus_failover.agent_settings import AgentSettings
+from circus_failover.process_table import ProcessId
 from circus_failover.records import ActionRow, AgentRow
-from circus_failover.words import Asked, Mode, Phase, State
+from circus_failover.words import Asked, Cause, Mode, Phase, State, WakeAsked
 
+UNPARKED: dict[str, Any] = dict.fromkeys(("parked_by", "parked_at", "parked_conversation"))
+"""The columns of a park that is spent."""
+NOWHERE: dict[str, Any] = dict.fromkeys(("pid", "pid_start", "server_pid", "server_start", "pane"))
+"""The columns of a launch that is not there yet, or not any more."""
 LIVE_PHASES = frozenset({Phase.STARTING, Phase.UP, Phase.STOPPING})
 
 
@@ -21,6 +26,10 @@ class Ticket:
 
     asked: Asked
     who: str
+    wake: WakeAsked = WakeAsked.NOTHING
+    """Whether it must be fresh, or a resume."""
+    topic: str | None = None
+    """What it is brought up for."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,12 @@ class Starting:
     error_file: Path
     ready_from: float | None = None
     """Epoch seconds since when the agent itself runs; None while nothing was reported."""
+    matched: bool = False
+    """Its screen has shown `failover.ready_match`."""
+    watch: ProcessId | None = None
+    """The worker that looks for that."""
+    watch_after: float = 0.0
+    """Monotonic seconds before which no other one is started."""
 
 
 @dataclass
@@ -59,6 +74,8 @@ class Agent:
     """How its last ended launch ended."""
     ticket: Ticket | None = None
     plan: KeeperPlan | None = None
+    not_launched: tuple[Cause, str] | None = None
+    """Why the start that was asked for just now launched nothing and changed nothing."""
     starting: Starting | None = None
     action: ActionRow | None = None
     """The deliberate end that is under way."""
@@ -162,4 +179,7 @@ class Agent:
             "last_activity": self.last_activity(terminal) if runs else None,
             "assignment": None,
             "wedged": self.wedged,
+            "conversation": row.conversation,
+            "parked_by": row.parked_by,
+            "held_until": row.loop_until if row.loop == "open" else None,
         }

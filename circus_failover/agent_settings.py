@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from circus.util import to_bool, to_uid
 
+from circus_failover import task_text
 from circus_failover.problems import Problem, SettingsError, nearest
 from circus_failover.settings import ACCOUNT_NAME, Account, Settings, expand_path
 from circus_failover.words import Kind, Mode, Restart
@@ -51,7 +52,6 @@ OPTIONS = ("config", *_TEXTS, *_SECONDS)
 CONVERSATION = "{conversation}"
 """Where `failover.resume_command` gets the conversation's id."""
 CRASH_MAX = 100
-INITIAL_PROMPT_CHARACTERS = 100_000
 
 E = TypeVar("E", bound=Enum)
 
@@ -100,13 +100,16 @@ def socket_path_limit(platform: str = sys.platform) -> int:
     return 107 if platform.startswith("linux") else 103
 
 
-def parse(watcher: Mapping[str, object], settings: Settings, file: str) -> AgentSettings:
+def parse(
+    watcher: Mapping[str, object], settings: Settings, file: str, *, working_dir_is_there: bool = True
+) -> AgentSettings:
     """Check one watcher, as Circus's own get_config() gives it, and return its agent.
 
     `file` is what problems of the watcher are said to be in; problems in the defaults name failover.yaml.
+    `working_dir_is_there` says whether a folder that is missing is a problem: the gate asks that itself.
     Raises SettingsError with every problem found.
     """
-    return _Parser(watcher, settings, file).parse()
+    return _Parser(watcher, settings, file, working_dir_is_there).parse()
 
 
 def check_defaults(settings: Settings) -> tuple[Problem, ...]:
@@ -129,8 +132,11 @@ def check_defaults(settings: Settings) -> tuple[Problem, ...]:
 class _Parser:
     """Takes one watcher apart, collecting problems and going on with whatever is right."""
 
-    def __init__(self, watcher: Mapping[str, object], settings: Settings, file: str) -> None:
+    def __init__(
+        self, watcher: Mapping[str, object], settings: Settings, file: str, working_dir_is_there: bool
+    ) -> None:
         self.watcher = watcher
+        self.working_dir_is_there = working_dir_is_there
         self.settings = settings
         self.file = file
         self.identity = str(watcher.get("name") or "")
@@ -333,12 +339,11 @@ class _Parser:
 
     def _initial_prompt(self) -> str | None:
         text = self.text("initial_prompt")
-        if text is not None and len(text) > INITIAL_PROMPT_CHARACTERS:
-            expected = f"at most {INITIAL_PROMPT_CHARACTERS} characters (it has {len(text)})"
-            self.wrong("initial_prompt", text[:40] + "...", expected)
-        elif text is not None and any(ord(ch) < 32 and ch not in "\n\t" or ord(ch) == 127 for ch in text):
-            self.wrong("initial_prompt", text[:40], "a text without control characters")
-        return text
+        try:
+            return None if text is None else task_text.check(text)
+        except ValueError as error:
+            self.wrong("initial_prompt", text, f"a text that can be typed ({error})")
+            return None
 
     def _words(self, option: str, text: str) -> tuple[str, ...]:
         try:
@@ -410,7 +415,7 @@ class _Parser:
                 "working_dir", given, f"an existing folder (circusd's own is gone: {error.strerror})"
             )
             return Path("/")
-        if not os.path.isdir(path):
+        if self.working_dir_is_there and not os.path.isdir(path):
             expected = f"an existing folder ({path} is none; Circus expands neither '~' nor '$VAR' here)"
             self.problem("working_dir", given, expected)
         return Path(path)

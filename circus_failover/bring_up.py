@@ -6,17 +6,18 @@ creates the session; `proving` sees it become ready. No hook waits.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
 from circus import logger
 
-from circus_failover import keeper, liveness, shared_state, tmux
-from circus_failover.agent import Agent, KeeperPlan, Ticket
+from circus_failover import keeper, liveness, process_table, shared_state, tmux
+from circus_failover.agent import UNPARKED, Agent, KeeperPlan, Ticket
 from circus_failover.launching import Launching, NotLaunched, adding
 from circus_failover.policy.bringup import BringUp, Hindrance, Situation, Verdict, decide
 from circus_failover.roster import lend_to_keeper
-from circus_failover.words import Asked, Cause, IntentAction, Liveness, Phase, Restart
+from circus_failover.words import Asked, Cause, IntentAction, Liveness, Loop, Phase, WakeAsked, WakeMode
 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
@@ -49,6 +50,7 @@ class BringUps:
             Refused: a launch was wanted and is refused; reason and cause are recorded.
         """
         asked, who = self._asked(agent)
+        ticket = agent.ticket or Ticket(asked, who)
         evidence, verdict = self.judge(agent, asked)
         agent.ticket = None
         if verdict.action is BringUp.LEAVE:
@@ -65,11 +67,26 @@ class BringUps:
         if verdict.action is BringUp.ADOPT:
             self._adopt(agent, evidence, verdict)
             return agent.plan is not None
+        plan = self._supervisor.waking.plan(agent, ticket.wake, ticket.topic)
+        if plan.mode is WakeMode.REFUSED:
+            raise Refused(self._nothing_to_resume(agent))
         try:
-            self._launching.launch(agent, verdict, who)
+            self._launching.launch(agent, verdict, who, plan)
         except NotLaunched as error:
             self.refuse(agent, Verdict(BringUp.REFUSE, Cause.STATE_DIR, str(error)))
         return True
+
+    def _nothing_to_resume(self, agent: Agent) -> str:
+        """A resume was asked for by name, and there is none: nothing changes, and it is said."""
+        settings = agent.settings
+        reason = "there is no conversation that was ever ready"
+        if settings is not None and settings.resume_command is None:
+            reason = "failover.resume_command is not set"
+        agent.not_launched = (
+            Cause.RESUME_REQUESTED_NOTHING_TO_RESUME,
+            f"nothing to resume: {reason}; wake it without --resume",
+        )
+        return f"{agent.identity}: {agent.not_launched[1]}"
 
     def _restore_after(self, agent: Agent) -> None:
         """What is left of its last launch is being cleared: if it would be launched then, note that it is."""
@@ -137,7 +154,6 @@ class BringUps:
                 phase=agent.phase,
                 stay_stopped=agent.row.stay_stopped,
                 generation=agent.row.generation,
-                revive=settings is not None and settings.restart is Restart.ALWAYS,
                 liveness=evidence.liveness,
                 ours=evidence.ours,
                 ending=agent.action is not None if ending is None else ending,
@@ -152,6 +168,12 @@ class BringUps:
         settings, found = agent.settings, self._supervisor.hindrance
         if found is None and agent.problems is not None:
             found = Hindrance(Cause.SETTINGS, agent.problems)
+        if found is None and settings is not None and not os.path.isdir(settings.working_dir):
+            found = Hindrance(
+                Cause.WORKING_DIR,
+                f"working_dir {settings.working_dir} is not there, expected an existing folder: create it, "
+                f"or change [watcher:{agent.identity}] and reloadconfig",
+            )
         try:
             tmux.program()
         except tmux.TmuxMissing as error:
@@ -163,16 +185,17 @@ class BringUps:
             if not gate.ok:
                 agent.divergence = gate.reason
                 found = found or Hindrance(Cause.SHARED_STATE, gate.reason)
-        return found
+        return found or self._supervisor.crash_loops.hindrance(agent)
 
     def refuse(self, agent: Agent, verdict: Verdict) -> None:
         self._supervisor.record(
             agent,
             "refuse",
             {"cause": verdict.cause, "reason": verdict.reason},
-            phase=Phase.REFUSED,
+            phase=Phase.HELD if verdict.cause in (Cause.CRASH_LOOP, Cause.GIVEN_UP) else Phase.REFUSED,
             cause=verdict.cause,
             reason=verdict.reason,
+            pending=None,
         )
         raise Refused(f"{agent.identity} is refused ({verdict.cause}): {verdict.reason}")
 
@@ -197,12 +220,21 @@ class BringUps:
                     socket=str(settings.socket), session=settings.session, own_server=settings.own_server
                 )
         if not evidence.ours and not agent.observed:
-            launch = self._launching.row(
-                agent, agent.row.generation + 1, Cause.ADOPTED_FOREIGN, "operator", None
+            launch = self._launching.row(agent, agent.row.generation + 1, Cause.ADOPTED_FOREIGN, "operator")
+            # Somebody else's session: what was parked is not what runs now, and no end of it resumes that.
+            changes.update(
+                generation=launch.generation,
+                launch=None,
+                conversation=None,
+                ready_conversation=None,
+                ready_at=time.time(),
+                ready_ticks=process_table.now(),
+                **UNPARKED,
             )
-            changes.update(generation=launch.generation, launch=None, conversation=None)
             writes = adding(launch, over=agent.row.generation)
-        starting = evidence.ours and agent.phase is Phase.STARTING and agent.starting is not None
+        starting = evidence.ours and agent.phase is Phase.STARTING and not agent.observed
+        if starting and agent.starting is None:
+            self._supervisor.proving.again(agent)
         if not starting:
             changes["phase"] = Phase.OBSERVED if agent.observed else Phase.UP
         if agent.divergence is None or agent.phase is not Phase.UP:
@@ -271,7 +303,13 @@ class BringUps:
     # -- verbs -----------------------------------------------------------------------------------
 
     async def start(
-        self, agent: Agent, who: str, timeout: float = 600.0, asked: Asked = Asked.START
+        self,
+        agent: Agent,
+        who: str,
+        timeout: float = 600.0,
+        asked: Asked = Asked.START,
+        wake: WakeAsked = WakeAsked.NOTHING,
+        topic: str | None = None,
     ) -> dict[str, Any]:
         """Bring an agent up because somebody asked, and return the verdict.
 
@@ -280,16 +318,18 @@ class BringUps:
             who: who asked, as shown.
             timeout: seconds after which the verdict is what is known by then.
             asked: in whose name; anything but an operator's start leaves `stopped` alone.
+            wake: whether it must be fresh, or a resume.
+            topic: what it is brought up for.
 
         Returns:
-            `identity`, `phase`, `reason`, `cause`, `generation` and `ok`.
+            `identity`, `phase`, `reason`, `cause`, `generation`, `ok`, and `refused`: nothing was launched.
         """
         until = time.monotonic() + timeout
         before = agent.row.generation
         for again in range(3):
-            await self._settled(agent, until)
+            await self.settled(agent, until)
             self._supervisor.check(agent)
-            await self._settled(agent, until)
+            await self.settled(agent, until)
             if agent.phase is Phase.UP and not agent.watcher.is_stopped():
                 return self.verdict(agent, already=agent.row.generation == before)
             if again and agent.row.stay_stopped:
@@ -303,7 +343,9 @@ class BringUps:
                     stay_stopped=False,
                     phase=Phase.DOWN if agent.phase is Phase.STOPPED else agent.phase,
                 )
-            agent.ticket = Ticket(asked, who)
+            if asked is Asked.START and agent.row.loop == str(Loop.GIVEN_UP):
+                self._supervisor.crash_loops.forgive(agent, who)
+            agent.ticket, agent.not_launched = Ticket(asked, who, wake, topic), None
             self._supervisor.roster.read_settings(agent)
             try:
                 await self._supervisor.turns.hold("watcher_start", lambda: self._fresh_start(agent))
@@ -312,7 +354,16 @@ class BringUps:
             # Only what was left of its last launch is a reason to try once more; a `stop` that came is not.
             if agent.action is None or agent.action.intent != IntentAction.CLEAR:
                 break
-        await self._settled(agent, until)
+        if agent.not_launched is not None:
+            (cause, reason), agent.not_launched = agent.not_launched, None
+            return {
+                **self.verdict(agent),
+                "ok": False,
+                "refused": True,
+                "cause": str(cause),
+                "reason": reason,
+            }
+        await self.settled(agent, until)
         return self.verdict(agent)
 
     async def _fresh_start(self, agent: Agent) -> None:
@@ -327,7 +378,8 @@ class BringUps:
             await agent.watcher._stop()
         await agent.watcher._start()
 
-    async def _settled(self, agent: Agent, until: float) -> None:
+    async def settled(self, agent: Agent, until: float) -> None:
+        """Wait until no end and no launch of an agent is under way, or until a monotonic time."""
         while agent.action is not None or agent.phase in (Phase.STARTING, Phase.STOPPING):
             left = until - time.monotonic()
             if left <= 0 or (
@@ -342,6 +394,7 @@ class BringUps:
         return {
             "identity": agent.identity,
             "ok": ok,
+            "refused": agent.phase in (Phase.REFUSED, Phase.HELD),
             "already": already,
             "phase": str(agent.phase),
             "cause": agent.row.cause,

@@ -32,6 +32,7 @@ SCRUBBED = frozenset(
         "FAILOVER_LAUNCH",
         "FAILOVER_CONVERSATION",
         "FAILOVER_HOME",
+        "FAILOVER_STATE_DIR",
     }
 )
 """Variables of an agent or a tmux server from which a circusd may have been started."""

@@ -29,8 +29,8 @@ DONE, UNREACHABLE, USAGE, REFUSED = 0, 1, 2, 3
 TIMEOUT_SECS = 5
 VERDICT_TIMEOUT_SECS = 3600
 """For verbs that answer with a verdict; --timeout sets another bound."""
-VERDICT_VERBS = frozenset({"start", "restart", "reloadconfig"})
-WAITING_VERBS = frozenset({"stop", "rm", "reload", "quit"})
+VERDICT_VERBS = frozenset({"start", "restart", "reloadconfig", "wake", "fresh"})
+WAITING_VERBS = frozenset({"stop", "rm", "reload", "quit", "park"})
 
 
 class App(circusctl.ControllerApp):  # type: ignore[misc]

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from circus import logger
 
 from circus_failover import crashpoint, liveness
-from circus_failover.agent import Agent
-from circus_failover.records import ActionRow
+from circus_failover.agent import NOWHERE, UNPARKED, Agent
+from circus_failover.records import ActionRow, TaskRow
 from circus_failover.store import Store, StoreError
-from circus_failover.words import Asked, Cause, IntentAction, Liveness, Phase
+from circus_failover.words import Asked, Cause, IntentAction, Liveness, ParkedBy, Phase, WakeMode
 from circus_failover.workforce import whereabouts
 
 if TYPE_CHECKING:
@@ -25,10 +25,25 @@ if TYPE_CHECKING:
 
 _CAUSES = {
     IntentAction.STOP: Cause.OPERATOR_STOP,
+    IntentAction.PARK: Cause.PARKED,
+    IntentAction.FRESH: Cause.FRESH,
     IntentAction.RESTART: Cause.OPERATOR_RESTART,
     IntentAction.REMOVE: Cause.REMOVED,
 }
-_RANK = {IntentAction.CLEAR: 0, IntentAction.RESTART: 1, IntentAction.STOP: 2, IntentAction.REMOVE: 3}
+_RANK = {
+    intent: rank
+    for rank, intent in enumerate(
+        (
+            *(IntentAction.CLEAR, IntentAction.PARK, IntentAction.RESTART),
+            *(IntentAction.FRESH, IntentAction.STOP, IntentAction.REMOVE),
+        )
+    )
+}
+_PARKED_BY = {
+    IntentAction.STOP: ParkedBy.OPERATOR_STOP,
+    IntentAction.RESTART: ParkedBy.OPERATOR_RESTART,
+    IntentAction.PARK: ParkedBy.PARK,
+}
 
 
 class Endings:
@@ -39,11 +54,20 @@ class Endings:
 
     # -- intents ---------------------------------------------------------------------------------
 
-    def end(self, agent: Agent, intent: IntentAction, who: str, why: str) -> None:
+    def end(
+        self, agent: Agent, intent: IntentAction, who: str, why: str, parked_by: ParkedBy | None = None
+    ) -> None:
         """Write the intent to end an agent, and have a worker carry it out; returns at once.
 
         An agent that does not run gets the intent alone: a `stop` makes it `stopped` whatever its
         phase was.
+
+        Args:
+            agent: whom.
+            intent: what for.
+            who: who asked.
+            why: what was asked, or found.
+            parked_by: whose park it is, where the intent alone does not say.
 
         Raises:
             StoreError: the intent could not be written, so nothing is ended.
@@ -56,11 +80,12 @@ class Endings:
             self._ended_already(agent, intent, who, why)
             return
         action = self._action(agent, intent, who, why, then=None)
+        action.spec["parked_by"] = str(parked_by) if parked_by else None
         stored: list[ActionRow] = []
         self._supervisor.record(
             agent,
             str(intent),
-            {"who": who, "why": why, "cause": _CAUSES[intent]},
+            {"who": who, "why": why, "cause": _CAUSES[intent], "parked_by": parked_by and str(parked_by)},
             durable=True,
             must=True,
             writes=lambda store: stored.append(store.add_action(action)),
@@ -70,6 +95,7 @@ class Endings:
             stay_stopped=intent is IntentAction.STOP or agent.row.stay_stopped,
         )
         crashpoint.reached("intent-written")
+        self._supervisor.deliveries.interrupt(agent)
         agent.starting = None
         agent.action = stored[0]
         self._supervisor.workforce.work(agent)
@@ -154,10 +180,53 @@ class Endings:
                 reason=f"{why} ({who})",
                 stay_stopped=True,
             )
+        elif intent is IntentAction.PARK:
+            # No launch is ended, so nothing is there to resume; but no policy brings it back any more.
+            rests = agent.phase in (Phase.STOPPED, Phase.PARKED)
+            changes: dict[str, Any] = (
+                {} if rests else {"phase": Phase.PARKED, "cause": Cause.PARKED, "reason": f"{why} ({who})"}
+            )
+            self._supervisor.record(
+                agent, "park", {"who": who, "why": why}, durable=True, must=True, **changes
+            )
+        elif intent is IntentAction.FRESH:
+            self._supervisor.record(
+                agent,
+                "fresh",
+                {"who": who, "why": why},
+                durable=True,
+                must=True,
+                writes=lambda store: self._begin_afresh(agent, store, who),
+                **self._afresh(agent),
+            )
+            self._supervisor.deliveries.reload(agent)
+            self._supervisor.spawn(self._supervisor.bring_up.start(agent, who, asked=Asked.WAKE))
+            return
         else:
             self._supervisor.record(agent, str(intent), {"who": who, "why": why}, durable=True, must=True)
         if not agent.watcher.is_stopped():
             self._supervisor.stop_watcher(agent)
+
+    def _afresh(self, agent: Agent) -> dict[str, Any]:
+        """Return the columns of an agent whose fresh launch is under way, also for the next circusd."""
+        return {
+            "phase": Phase.STARTING,
+            "cause": Cause.FRESH,
+            "pending": str(WakeMode.FRESH),
+            **NOWHERE,
+            **UNPARKED,
+        }
+
+    def _begin_afresh(self, agent: Agent, store: Store, who: str) -> None:
+        if agent.settings is not None and agent.settings.initial_prompt is not None:
+            self._supervisor.deliveries.begin_with(agent, store, agent.settings.initial_prompt, who)
+
+    def _parked(self, agent: Agent, action: ActionRow, intent: IntentAction, at: float) -> dict[str, Any]:
+        """Return the columns of the park that an end is: what its wake resumes was proven ready."""
+        by = action.spec.get("parked_by") or str(_PARKED_BY[intent])
+        kept = agent.row.parked_conversation if agent.row.parked_by is not None else None
+        conversation = agent.row.conversation if agent.row.ready_at is not None else kept
+        return {"parked_by": by, "parked_at": at, "parked_conversation": conversation}
 
     def _action(self, agent: Agent, intent: IntentAction, who: str, why: str, then: str | None) -> ActionRow:
         """Return the action row: the intent, and all that a worker needs, also after circusd died."""
@@ -247,16 +316,19 @@ class Endings:
             store.end_launch(
                 action.identity, action.generation, at=float(report["at"]), planned=True, cause=str(cause)
             )
+            if intent is IntentAction.FRESH:
+                self._begin_afresh(agent, store, action.who)
 
-        phase, process = Phase.DOWN, dict[str, Any]()
-        if intent is IntentAction.STOP:
-            phase = Phase.STOPPED
-        elif intent is IntentAction.RESTART and agent.row.generation == action.generation:
+        phases = {IntentAction.STOP: Phase.STOPPED, IntentAction.PARK: Phase.PARKED}
+        changes: dict[str, Any] = {"phase": phases.get(intent, Phase.DOWN)}
+        if agent.row.generation == action.generation:
             # Also the next circusd, should this one die here, brings it back: a start was under way.
-            phase, process = (
-                Phase.STARTING,
-                dict.fromkeys(("pid", "pid_start", "server_pid", "server_start", "pane")),
-            )
+            if intent is IntentAction.RESTART:
+                changes.update(phase=Phase.STARTING, **NOWHERE)
+            elif intent is IntentAction.FRESH:
+                changes.update(self._afresh(agent))
+            if intent in _PARKED_BY:
+                changes.update(self._parked(agent, action, intent, float(report["at"])))
         agent.last_cause = str(cause)
         self._supervisor.pids.forget(agent.identity)
         self._supervisor.record(
@@ -268,15 +340,27 @@ class Endings:
                 "killed": len(report.get("killed", ())),
                 "secs": report.get("secs"),
                 "note": report.get("reason") or None,
+                "parked_by": changes.get("parked_by"),
             },
             durable=True,
             must=True,
             writes=writes,
-            phase=phase,
-            cause=cause,
             reason=report.get("reason") or f"{action.why} ({action.who})",
-            **process,
+            **{"cause": cause, **changes},
         )
+        if intent is IntentAction.FRESH:
+            self._supervisor.deliveries.reload(agent)
+            self._supervisor.supervise(
+                agent,
+                "eager-fresh",
+                age=self._age(agent, report),
+                outcome="fresh-next-wake",
+                evidence=action.who,
+            )
+
+    def _age(self, agent: Agent, report: dict[str, Any]) -> float | None:
+        """Return for how long the launch that ended had been ready."""
+        return float(report["at"]) - agent.row.ready_at if agent.row.ready_at is not None else None
 
     def _cleared(self, agent: Agent, action: ActionRow, name: str, report: dict[str, Any]) -> None:
         """A launch had ended by itself; now it is known how."""
@@ -303,6 +387,7 @@ class Endings:
             changes = {"cause": cause, "reason": reason}
             agent.last_cause = str(cause)
             self._supervisor.log_exit(agent, cause, status, number)
+        unplanned = bool(known and known[0].generation == action.generation and not known[0].planned)
         self._supervisor.record(
             agent,
             "cleared",
@@ -312,6 +397,9 @@ class Endings:
             writes=writes,
             **changes,
         )
+        if unplanned:
+            self._supervisor.reaped(agent, str(cause), _how_it_ended(False, status, number))
+            self._supervisor.crash_loops.ended(agent)
 
     async def _follow(self, agent: Agent, action: ActionRow, intent: IntentAction) -> None:
         """After an end: the watcher stops, and a restart, a removal or a start follows."""
@@ -324,13 +412,18 @@ class Endings:
             agent.wake_waiters()
         if intent is IntentAction.RESTART:
             await supervisor.bring_up.start(agent, action.who)
+        elif intent is IntentAction.FRESH:
+            await supervisor.bring_up.start(agent, action.who, asked=Asked.WAKE)
         elif intent is IntentAction.CLEAR and action.spec.get("then") == "start":
             await supervisor.bring_up.start(agent, action.who, asked=Asked.RESTORE)
 
-    async def remove(self, agent: Agent) -> None:
-        """Take an agent's watcher out of Circus; its history stays."""
+    async def remove(self, agent: Agent) -> list[TaskRow]:
+        """Take an agent's watcher out of Circus; its history stays, its tasks are cancelled and returned."""
         name = agent.watcher.name
+        deliveries = self._supervisor.deliveries
+        cancelled = deliveries.cancel(agent, deliveries.waiting(agent), "its agent was removed", "rm")
         await self._supervisor.turns.run(lambda: self._supervisor.arbiter.rm_watcher(name))
+        # What it was is history: an agent of the same name that comes later begins with nothing of it.
         self._supervisor.record(
             agent,
             "removed",
@@ -338,10 +431,24 @@ class Endings:
             durable=True,
             phase=Phase.DOWN,
             cause=Cause.REMOVED,
+            reason=None,
             declared=False,
             stay_stopped=False,
+            born=agent.row.generation,
+            conversation=None,
+            ready_conversation=None,
+            ready_at=None,
+            pending=None,
+            loop="closed",
+            loop_until=None,
+            loop_failures=0,
+            loop_from=agent.row.generation,
+            last_task=None,
+            **NOWHERE,
+            **UNPARKED,
         )
         self._supervisor.roster.forget(agent.identity)
+        return cancelled
 
     def _tidy(self, action: ActionRow) -> None:
         state = self._supervisor.state

@@ -15,6 +15,7 @@ from circus_failover.agents import RUNTIMES
 from circus_failover.policy.bringup import Verdict
 from circus_failover.records import LaunchRow
 from circus_failover.store import Store, StoreError
+from circus_failover.waking import WakePlan
 from circus_failover.words import Cause, Phase
 
 if TYPE_CHECKING:
@@ -32,9 +33,14 @@ class Launching:
         self._supervisor = supervisor
 
     def row(
-        self, agent: Agent, generation: int, cause: Cause | None, who: str, conversation: str | None
+        self,
+        agent: Agent,
+        generation: int,
+        cause: Cause | None,
+        who: str,
+        plan: WakePlan | None = None,
     ) -> LaunchRow:
-        """Return the record of a launch that begins now."""
+        """Return the record of a launch that begins now; `plan` is None when somebody else began it."""
         account = agent.settings.account if agent.settings else None
         return LaunchRow(
             identity=agent.identity,
@@ -42,28 +48,34 @@ class Launching:
             cause=str(cause),
             asked_by=who,
             account=account.name if account else None,
-            conversation=conversation,
+            conversation=plan.conversation if plan else None,
             started_at=time.time(),
+            mode=str(plan.mode) if plan else None,
+            wake_cause=str(plan.cause) if plan else None,
+            parked_by=plan.parked_by if plan else None,
+            topic=plan.topic if plan else None,
         )
 
-    def launch(self, agent: Agent, verdict: Verdict, who: str) -> None:
+    def launch(self, agent: Agent, verdict: Verdict, who: str, plan: WakePlan) -> None:
         """Record a launch and prepare it: after this, Circus spawns the keeper that creates the session.
+
+        How it begins, and why, is stored and logged before anything of it exists.
 
         Raises:
             NotLaunched: it could not be recorded or written; nothing was begun.
         """
         settings, state = agent.settings, self._supervisor.state
         assert settings is not None and state is not None
-        generation, conversation, name = agent.row.generation + 1, str(uuid.uuid4()), str(uuid.uuid4())
-        launch = self.row(agent, generation, verdict.cause, who, conversation)
+        generation, name = agent.row.generation + 1, str(uuid.uuid4())
+        launch = self.row(agent, generation, verdict.cause, who, plan)
         stem = f"{time.time_ns():020d}-launch-{agent.identity}-{generation}"
         try:
             text = launch_file.render(
                 identity=agent.identity,
                 generation=generation,
-                environment=self._agent_environment(agent, settings, generation, conversation, name),
+                environment=self._agent_environment(agent, settings, generation, plan.conversation, name),
                 working_dir=settings.working_dir,
-                command=settings.command,
+                command=plan.command,
                 prepare=settings.prepare,
                 prepare_secs=settings.prepare_secs,
                 spool=state.spool,
@@ -74,8 +86,12 @@ class Launching:
             failure.unlink(missing_ok=True)
             self._supervisor.record(
                 agent,
-                "launch",
-                {"cause": verdict.cause, "who": who, "account": launch.account, "conversation": conversation},
+                "wake",
+                {
+                    **self._supervisor.waking.fields(agent, plan.mode, plan.cause, None, plan.conversation),
+                    "parked_by": plan.parked_by,
+                    "topic": plan.topic,
+                },
                 must=True,
                 writes=adding(launch, over=agent.row.generation),
                 phase=Phase.STARTING,
@@ -84,8 +100,12 @@ class Launching:
                 stay_stopped=False,
                 generation=generation,
                 launch=name,
-                conversation=conversation,
+                conversation=plan.conversation,
                 account=launch.account,
+                pending=None,
+                ready_at=None,
+                ready_ticks=None,
+                **self._supervisor.crash_loops.launching(agent),
                 socket=str(settings.socket),
                 session=settings.session,
                 own_server=settings.own_server,
@@ -98,6 +118,16 @@ class Launching:
             )
         except (OSError, StoreError) as error:
             raise NotLaunched(str(error)) from error
+        self._supervisor.record(
+            agent,
+            "launch",
+            {
+                "cause": verdict.cause,
+                "who": who,
+                "account": launch.account,
+                "conversation": plan.conversation,
+            },
+        )
         crashpoint.reached("launch-recorded")
         self._gate_log(agent)
         agent.starting = Starting(time.time(), failure)
@@ -120,6 +150,7 @@ class Launching:
             "FAILOVER_GENERATION": str(generation),
             "FAILOVER_LAUNCH": name,
             "FAILOVER_CONVERSATION": conversation,
+            "FAILOVER_STATE_DIR": str(settings.settings.state_dir),
         }
         if settings.account is not None:
             ours[RUNTIMES[settings.runtime].home_variable] = str(settings.account.home)

@@ -11,6 +11,7 @@ import functools
 import os
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +104,14 @@ def alive(process: ProcessId) -> bool:
     return stat is not None and stat.id == process and stat.run_state not in "ZX"
 
 
+def may_run(process: ProcessId) -> bool:
+    """Say whether this very process runs, or may: a probe that failed is no proof that it is gone."""
+    try:
+        return alive(process)
+    except ProbeFailed:
+        return True
+
+
 @functools.cache
 def boot_id() -> str:
     """Return a name of this boot of the host; start times of two boots must not be compared."""
@@ -114,6 +123,16 @@ def boot_id() -> str:
     import psutil
 
     return f"boot-{int(psutil.boot_time())}"
+
+
+def now() -> int:
+    """Return this moment as a start time: what has a larger one was started later.
+
+    Linux counts start times in clock ticks of CLOCK_BOOTTIME (proc(5), field 22; fs/proc/array.c).
+    """
+    if LINUX:
+        return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+    return int(time.time() * 1_000_000)
 
 
 def table() -> dict[int, ProcessStat]:

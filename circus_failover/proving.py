@@ -5,16 +5,20 @@ Everything here is looked at again by a timer, so a report that is lost costs se
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from circus_failover import liveness, process_table
-from circus_failover.agent import Agent, Starting
+from circus import logger
+
+from circus_failover import liveness, private_file, process_table
+from circus_failover.agent import UNPARKED, Agent, Starting
 from circus_failover.store import Store
 from circus_failover.words import Cause, Liveness, Phase
+from circus_failover.workforce import start_worker, whereabouts
 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
@@ -23,6 +27,7 @@ CONFIRM_SECS = 0.05
 """How often circusd looks at launches that are not proven yet; nothing is looked at without one."""
 CONFIRM_MAX_SECS = 0.25
 REPORT_LATE_SECS = 3.0
+WATCH_AGAIN_SECS = 2.0
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -57,18 +62,31 @@ class Proving:
             server_start=server.start if server else None,
         )
         if agent.starting is None and agent.phase is Phase.STARTING:
-            agent.starting = self._starting_again(agent)
+            self.again(agent)
         if agent.starting is not None and report["stage"] == "agent":
             agent.starting.ready_from = time.time()
             self.soon()
         self._supervisor.workforce.work(agent)
         self._supervisor.check(agent)
 
-    def _starting_again(self, agent: Agent) -> Starting:
-        """A launch that an earlier circusd began."""
+    def again(self, agent: Agent) -> None:
+        """Go on proving a launch that an earlier circusd began."""
         assert self._supervisor.state is not None
         error = self._supervisor.state.launch_error(agent.identity, agent.row.generation)
-        return Starting(time.time(), error)
+        agent.starting = Starting(time.time(), error, ready_from=time.time())
+        self.soon()
+
+    def matched(self, agent: Agent | None, name: str, report: dict[str, Any]) -> None:
+        """Take in what the watch of a boot reports: the screen shows what it must, or never will."""
+        store = self._supervisor.store
+        if store is not None:
+            with store.decision(durable=False):
+                store.take_in(name, time.time())
+        if agent is None or agent.starting is None or report["generation"] != agent.row.generation:
+            return
+        agent.starting.watch = None
+        agent.starting.matched = report["outcome"] == "matched"
+        self.soon()
 
     def soon(self, secs: float = CONFIRM_SECS) -> None:
         """Look again shortly, and as long as a launch is not proven."""
@@ -104,7 +122,7 @@ class Proving:
                 self._supervisor.check(agent)
             if agent.phase is not Phase.STARTING:
                 return
-            if due:
+            if due and self._shows(agent, starting):
                 self._up(agent)
                 return
         elif starting.error_file.exists():
@@ -117,6 +135,38 @@ class Proving:
         )
         if agent.phase is Phase.STARTING and now - starting.begun > allowed:
             self._failed(agent, f"not ready within {allowed:g} s")
+
+    def _shows(self, agent: Agent, starting: Starting) -> bool:
+        """Say whether the screen has shown what `failover.ready_match` asks for; a worker looks for it."""
+        settings, state = agent.settings, self._supervisor.state
+        if settings is None or settings.ready_match is None or starting.matched or state is None:
+            return True
+        watched = starting.watch is not None and process_table.may_run(starting.watch)
+        if watched or time.monotonic() < starting.watch_after:
+            return False
+        starting.watch_after = time.monotonic() + WATCH_AGAIN_SECS
+        order = state.boot_order(agent.identity, agent.row.generation)
+        try:
+            private_file.write(
+                order,
+                json.dumps(
+                    {
+                        "kind": "boot",
+                        "identity": agent.identity,
+                        "generation": agent.row.generation,
+                        **whereabouts(agent),
+                        "socket": agent.row.socket,
+                        "match": settings.ready_match,
+                        "secs": settings.boot_secs,
+                        "spool": str(state.spool),
+                        "lock": str(state.boot_lock(agent.identity)),
+                    }
+                ),
+            )
+            starting.watch = start_worker(order)
+        except OSError as error:
+            logger.error("circus-failover: the boot of %s is not watched: %s", agent.identity, error)
+        return False
 
     def _look_for(self, agent: Agent, starting: Starting) -> None:
         """No report in time (a full disk loses it): ask tmux itself, once every few seconds."""
@@ -141,18 +191,34 @@ class Proving:
 
     def _up(self, agent: Agent) -> None:
         agent.starting = None
-        generation = agent.row.generation
+        now, generation, conversation = time.time(), agent.row.generation, agent.row.conversation
+
+        def writes(store: Store) -> None:
+            store.update_launch(agent.identity, generation, up_at=now)
+            launch = store.launches(agent.identity, 1)[0]
+            if launch.topic and conversation and not self._supervisor.deliveries.waiting(agent):
+                # Woken for a topic without a task: whoever woke it tells it by hand.
+                store.add_topic(conversation, launch.topic, agent.identity, now)
+
+        # The park is spent together with this: a launch that never became ready keeps it.
         self._supervisor.record(
             agent,
             "up",
             {},
             phase=Phase.UP,
             reason=None,
-            writes=lambda store: store.update_launch(agent.identity, generation, up_at=time.time()),
+            ready_at=now,
+            ready_ticks=process_table.now(),
+            ready_conversation=conversation,
+            **UNPARKED,
+            writes=writes,
         )
-        if self._supervisor.state is not None:
-            self._supervisor.state.launch_file(agent.identity, generation).unlink(missing_ok=True)
+        state = self._supervisor.state
+        if state is not None:
+            state.launch_file(agent.identity, generation).unlink(missing_ok=True)
+            state.boot_order(agent.identity, generation).unlink(missing_ok=True)
         self._supervisor.check(agent)
+        self._supervisor.deliveries.work(agent)
 
     def _failed(self, agent: Agent, reason: str) -> None:
         """A launch failed before its process was known, or never became ready: an end, with its reason."""
@@ -177,6 +243,7 @@ class Proving:
             cause=Cause.LAUNCH_FAILED,
             reason=reason,
         )
+        self._supervisor.waking.log_failure(agent, str(Cause.LAUNCH_FAILED), reason)
         if other.liveness is Liveness.LIVE and not other.ours:
             # Somebody was faster: a session of that name lives, and what lives is adopted.
             self._supervisor.spawn(self._supervisor.bring_up.readopt(agent))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from circus_failover import agent_settings, fleet_file, settings
-from circus_failover.agent import Agent
+from circus.exc import MessageError
+
+from circus_failover import agent_settings, fleet_file, liveness, settings
+from circus_failover.agent import LIVE_PHASES, Agent
 from circus_failover.records import ActionRow, AgentRow
 from circus_failover.store import StoreError
-from circus_failover.words import Phase
+from circus_failover.words import Liveness, Phase
 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
@@ -106,6 +110,31 @@ def state_dir_of_fleet(arbiter: Any, enrolling: Any = None) -> Path | None:
 def _wants_observe(raw: object) -> bool | None:
     """Say whether a section wants its session left alone, whatever else is wrong; None: it is silent."""
     return None if raw is None else str(raw).strip().lower() == "observe"
+
+
+def _is_log_of(name: str, identity: str) -> bool:
+    return name == f"{identity}.log" or (
+        name.startswith(f"{identity}.log.") and name.rpartition(".")[2].isdigit()
+    )
+
+
+def _policy(agent: Agent) -> str | None:
+    """Return the settings that plugins decide by, as JSON; None when there are none that can be used."""
+    found = agent.settings
+    if found is None:
+        return None
+    return json.dumps(
+        {
+            "mode": str(found.mode),
+            "restart": str(found.restart),
+            "idle_secs": found.idle_secs,
+            "max_age_secs": found.max_age_secs,
+            "crash_max": found.crash_max,
+            "crash_window_secs": found.crash_window_secs,
+            "stable_secs": found.stable_secs,
+            "resumable": found.resume_command is not None,
+        }
+    )
 
 
 def _named(path: Path | None, name: str) -> Path:
@@ -224,8 +253,8 @@ class Roster:
             if agent.observe_wanted is None:
                 agent.observe_wanted = _wants_observe(loaded.defaults.get("mode"))
             raw = configuration(agent.watcher)
-            if (raw, loaded) != agent.parsed or not os.path.isdir(str(raw["working_dir"])):
-                agent.settings = agent_settings.parse(raw, loaded, ini)
+            if (raw, loaded) != agent.parsed:
+                agent.settings = agent_settings.parse(raw, loaded, ini, working_dir_is_there=False)
                 agent.parsed = (raw, loaded)
             state = self._supervisor.state
             if state is not None and loaded.state_dir != state.path:
@@ -235,6 +264,10 @@ class Roster:
                 )
         except settings.SettingsError as error:
             agent.problems, agent.parsed = str(error), None
+        policy = _policy(agent)
+        if policy is not None and policy != agent.row.policy:
+            agent.row = replace(agent.row, policy=policy)
+            self._supervisor.changed_policies.add(agent.identity)
         if agent.observed and agent.phase in (Phase.DOWN, Phase.REFUSED):
             agent.row = replace(agent.row, phase=str(Phase.OBSERVED))
 
@@ -251,6 +284,39 @@ class Roster:
         loaded = settings.load(path)
         self._files[path] = (stamp, loaded)
         return loaded
+
+    def purge(self, identity: str) -> dict[str, int]:
+        """Delete everything of an agent that is gone, and return how much of each kind that was.
+
+        Raises:
+            MessageError: it is declared, it may still run, or nothing is known of it.
+            StoreError: the store cannot be written; nothing was deleted.
+        """
+        store, state = self._supervisor.store, self._supervisor.state
+        if store is None or state is None:
+            raise MessageError("nothing can be purged: there is no store")
+        if identity in self.agents:
+            raise MessageError(f"{identity} is an agent of this circusd: remove it first (`rm {identity}`)")
+        row = store.agent(identity)
+        if row is None:
+            raise MessageError(f"nothing is known of an agent {identity!r}")
+        found = liveness.recorded(row)
+        if found is not None and found.liveness is not Liveness.DEAD and row.phase in LIVE_PHASES:
+            raise MessageError(
+                f"{identity} may still run (pid {row.pid}), and no section names it: declare it, then `rm` it"
+            )
+        if store.open_action(identity) is not None:
+            raise MessageError(f"the end of {identity} is under way")
+        with store.decision(durable=True):
+            deleted = store.purge(identity)
+        logs = [path for path in state.pane_log(identity).parent.iterdir() if _is_log_of(path.name, identity)]
+        for path in logs:
+            path.unlink(missing_ok=True)
+        state.agent_lock(identity).unlink(missing_ok=True)
+        state.boot_lock(identity).unlink(missing_ok=True)
+        if self._supervisor.log is not None:
+            self._supervisor.log.write(time.time(), "purge", identity=identity, **deleted)
+        return {**deleted, "pane logs": len(logs)}
 
     def forget(self, identity: str) -> None:
         """Drop an agent whose watcher is gone; the store keeps what it remembers."""

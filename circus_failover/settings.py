@@ -80,6 +80,8 @@ class Settings:
     shared: Shared
     accounts: tuple[Account, ...]
     defaults: Mapping[str, str] = field(hash=False)
+    log_verbose: bool = False
+    """Also a line in lifecycle.log, at each tick of a plugin, for an agent that is as it should be."""
 
     def account(self, name: str) -> Account | None:
         """The configured account of this name, or None."""
@@ -125,6 +127,7 @@ class _Document(_Model):
     shared: dict[Any, Any] = Field({}, description="root, strict, links, never, runtimes")
     accounts: list[Any] = Field([], description="each with name, runtime, home")
     defaults: dict[Any, Any] = Field({}, description="watcher options and their values")
+    log_verbose: bool = Field(False, description="whether lifecycle.log also tells the steady state")
 
 
 class _Runtime(_Model):
@@ -291,7 +294,8 @@ class _Reader:
         defaults = self.defaults(fields.get("defaults", {}))
         if self.problems or state_dir is None:
             raise SettingsError(self.problems)
-        return Settings(self.path, state_dir, shared, accounts, defaults)
+        verbose = bool(fields.get("log_verbose", False))
+        return Settings(self.path, state_dir, shared, accounts, defaults, verbose)
 
     def document(self) -> object:
         """The file's content as plain values. Duplicate keys are problems; what cannot be read raises."""

@@ -80,6 +80,18 @@ class StateDir:
         """The processes a worker found before it signalled the first."""
         return self.path / "run" / f"action-{action}.tree"
 
+    def task_stem(self, task: int) -> Path:
+        """What one typist is told: its order, the text, and how far it is, by their endings."""
+        return self.path / "run" / f"task-{task}"
+
+    def boot_order(self, identity: str, generation: int) -> Path:
+        """What the watch of one boot is told."""
+        return self.path / "run" / f"{identity}.{generation}.boot"
+
+    def boot_lock(self, identity: str) -> Path:
+        """Held by the watch of an agent's boot."""
+        return self.path / "locks" / f"{identity}.boot.lock"
+
     def agent_lock(self, identity: str) -> Path:
         """Held by the worker that acts on an agent."""
         return self.path / "locks" / f"{identity}.lock"

@@ -19,6 +19,8 @@ from tornado.ioloop import IOLoop, PeriodicCallback
 from circus_failover import claims, liveness, private_file, process_table, settings, spool, tmux
 from circus_failover.agent import LIVE_PHASES, Agent
 from circus_failover.bring_up import BringUps
+from circus_failover.crash_loops import CrashLoops
+from circus_failover.deliveries import Deliveries
 from circus_failover.endings import Endings
 from circus_failover.exclusive import Turns
 from circus_failover.lifecycle_log import LifecycleLog
@@ -28,10 +30,12 @@ from circus_failover.process_table import ProcessId
 from circus_failover.proving import Proving
 from circus_failover.records import AgentRow, ChildRow
 from circus_failover.roster import Roster, state_dir_of_fleet
+from circus_failover.self_requests import SelfRequests
 from circus_failover.server_probe import ServerProbe
 from circus_failover.state_dir import StateDir, StateDirError
 from circus_failover.store import Store, StoreError
-from circus_failover.words import Cause, Liveness, Phase
+from circus_failover.waking import Waking
+from circus_failover.words import Cause, Liveness, Phase, WakeMode
 from circus_failover.workforce import Workforce
 
 TICK_SECS = 1.0
@@ -59,10 +63,16 @@ class Supervisor:
         self.proving = Proving(self)
         self.endings = Endings(self)
         self.workforce = Workforce(self)
+        self.waking = Waking(self)
+        self.deliveries = Deliveries(self)
+        self.crash_loops = CrashLoops(self)
+        self.requests = SelfRequests(self)
         self.roster = Roster(self)
         self.pids = PidWatch(self.loop, self._ended)
         self.servers = ServerProbe(self)
         self._unsaved: set[str] = set()
+        self.changed_policies: set[str] = set()
+        """Agents whose settings changed since the store last heard of them."""
         self._unstored_ends: set[str] = set()
         self._terminals: dict[ProcessId, str | None] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -77,7 +87,9 @@ class Supervisor:
         """Take the state directory, remember the fleet, and begin to tick."""
         self.open_state()
         self.roster.enrol_all(self._known_agents())
+        self.deliveries.load()
         self.take_in_reports()
+        self._save_policies()
         self._tidy_run_folder()
         for agent in self.roster.agents.values():
             self.check(agent)
@@ -131,6 +143,7 @@ class Supervisor:
             if agent.row.generation == 0 and agent.identity in known:
                 self.roster.remember(agent, known[agent.identity])
                 self.check(agent)
+        self.deliveries.load()
         self.take_in_reports()
         self.spawn(self.bring_up.adopt_unstarted())
 
@@ -141,6 +154,7 @@ class Supervisor:
         try:
             self.store.open_actions()
             self.store.last_causes()
+            self.store.waiting()
             return self.store.agents()
         except StoreError as error:
             logger.error("circus-failover: %s", error)
@@ -155,6 +169,7 @@ class Supervisor:
             return
         wanted = {self.state.worker_spec(action.id).stem for action in self.store.open_actions()}
         for agent in self.roster.agents.values():
+            wanted.update(self.state.task_stem(task.id).name for task in self.deliveries.waiting(agent))
             if agent.phase in (Phase.STARTING, Phase.STOPPING):
                 wanted.add(f"{agent.identity}.{agent.row.generation}")
         for path in (self.state.path / "run").iterdir():
@@ -252,16 +267,55 @@ class Supervisor:
             },
         )
 
+    def supervise(self, agent: Agent, action: str, *, age: float | None, outcome: str, evidence: str) -> None:
+        """Say in lifecycle.log what was done about an agent that nobody asked about (`ev=supervise`)."""
+        if self.log is not None:
+            self.log.write(
+                time.time(),
+                "supervise",
+                identity=agent.identity,
+                generation=agent.row.generation,
+                action=action,
+                age=None if age is None else round(age, 1),
+                outcome=outcome,
+                evidence=evidence,
+            )
+
+    def reaped(self, agent: Agent, cause: str, evidence: str) -> None:
+        """Say in lifecycle.log that an agent was found gone, and how its next wake will begin."""
+        outcome = "unknown"
+        if agent.settings is not None:
+            resumes = self.waking.plan(agent).mode is WakeMode.RESUME
+            outcome = "resume-eligible" if resumes else "fresh-next-wake"
+        age = time.time() - agent.row.ready_at if agent.row.ready_at else None
+        self.supervise(agent, "reaped-gone", age=age, outcome=outcome, evidence=f"{cause}: {evidence}")
+
     def view(self, agent: Agent) -> dict[str, Any]:
         """Return the object that every front end shows of an agent."""
+        return {**agent.view(self._terminal(agent)), "tasks": len(self.deliveries.waiting(agent))}
+
+    def _terminal(self, agent: Agent) -> str | None:
         process = agent.row.process if agent.phase in LIVE_PHASES | {Phase.OBSERVED} else None
         if process is None:
-            return agent.view(None)
+            return None
         if process not in self._terminals:
             if len(self._terminals) > 4096:
                 self._terminals.clear()
             self._terminals[process] = process_table.terminal(process.pid)
-        return agent.view(self._terminals[process])
+        return self._terminals[process]
+
+    def last_activity(self, agent: Agent) -> float | None:
+        """Return when an agent's terminal last moved, in epoch seconds (8 s granularity), or None."""
+        return agent.last_activity(self._terminal(agent))
+
+    @property
+    def log_verbose(self) -> bool:
+        """Whether failover.yaml asks for a line about every agent that is as it should be."""
+        return any(
+            agent.settings.settings.log_verbose
+            for agent in self.roster.agents.values()
+            if agent.settings is not None
+        )
 
     def spawn(self, coroutine: Any) -> asyncio.Future[Any]:
         """Run a coroutine on circusd's loop; its failure is logged and never lost."""
@@ -323,6 +377,7 @@ class Supervisor:
             cause = Cause.ENDED_UNKNOWN
         reason = found.reason or "its process has ended"
         generation, starting = agent.row.generation, agent.phase is Phase.STARTING
+        self.deliveries.interrupt(agent)
         try:
             self.record(
                 agent,
@@ -346,8 +401,12 @@ class Supervisor:
         agent.starting = None
         agent.last_cause = str(cause)
         self.pids.forget(agent.identity)
+        if starting:
+            self.waking.log_failure(agent, str(cause), reason)
         if found.server_lost:
             self.log_exit(agent, cause, None, None)
+            self.reaped(agent, str(cause), reason)
+            self.crash_loops.ended(agent)
             self.stop_watcher(agent)
         else:
             self.endings.clear(agent, then=None)
@@ -394,6 +453,12 @@ class Supervisor:
                 self.proving.launched(agent, name, report)
         elif report["kind"] == "ended":
             self.endings.ended(agent, name, report)
+        elif report["kind"] == "typed":
+            self.deliveries.typed(name, report)
+        elif report["kind"] == "ready":
+            self.proving.matched(agent, name, report)
+        elif report["kind"] == "self":
+            self.requests.taken_in(agent, name, report)
 
     def _tick_safely(self) -> None:
         try:
@@ -417,8 +482,11 @@ class Supervisor:
             except Exception:
                 logger.exception("circus-failover: the tick failed for %s", agent.identity)
         self.workforce.tend()
+        self.deliveries.tend()
+        self.crash_loops.tick()
         self.servers.tick()
         self._save_unsaved()
+        self._save_policies()
         if full:
             self.open_state()
             self._forget_children()
@@ -456,6 +524,20 @@ class Supervisor:
         self._unsaved.clear()
         self.store_trouble = None
 
+    def _save_policies(self) -> None:
+        """Let plugins, which read the store, know the settings that are in force."""
+        if self.store is None or not self.changed_policies:
+            return
+        agents = [self.roster.agents[name] for name in self.changed_policies if name in self.roster.agents]
+        try:
+            with self.store.decision(durable=False):
+                for agent in agents:
+                    self.store.put_agent(agent.row)
+        except StoreError as error:
+            self.store_trouble = str(error)
+            return
+        self.changed_policies.clear()
+
     # -- processes of this circusd ----------------------------------------------------------------
 
     def remember_child(self, pid: int, kind: str, name: str) -> None:
@@ -472,16 +554,9 @@ class Supervisor:
     def _forget_children(self) -> None:
         if self.store is None:
             return
-        gone = [child.process for child in self.store.children() if not _may_run(child.process)]
+        gone = [child.process for child in self.store.children() if not process_table.may_run(child.process)]
         if gone:
             with self.store.decision(durable=False):
                 for process in gone:
                     self.store.remove_child(process)
                 self.store.forget_reports(time.time() - REPORT_MEMORY_SECS)
-
-
-def _may_run(process: ProcessId) -> bool:
-    try:
-        return process_table.alive(process)
-    except process_table.ProbeFailed:
-        return True

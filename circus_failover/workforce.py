@@ -11,13 +11,14 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circus import logger
 
 from circus_failover import crashpoint, private_file, process_table
 from circus_failover.agent import Agent
-from circus_failover.process_table import ProbeFailed
+from circus_failover.process_table import ProcessId
 from circus_failover.records import ActionRow
 from circus_failover.store import StoreError
 from circus_failover.words import IntentAction
@@ -74,21 +75,11 @@ class Workforce:
             order.update(whereabouts(agent))
         try:
             private_file.write(path, json.dumps(order))
-            process = subprocess.Popen(
-                [sys.executable, "-m", "circus_failover.worker", str(path)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                cwd="/",
-            )
+            worker = start_worker(path)
         except OSError as error:
             logger.error("circus-failover: no worker for %s could be started: %s", agent.identity, error)
             return
         self._started[action.id] = now
-        worker = process_table.identify(process.pid)
-        # circusd reaps any child by itself (waitpid of -1); Popen must not wait for it at its end.
-        process.returncode = 0
         try:
             with store.decision(durable=False):
                 store.worker_started(action.id, worker)
@@ -109,6 +100,25 @@ class Workforce:
         self._started.pop(action, None)
 
 
+def start_worker(order: Path) -> ProcessId | None:
+    """Start a worker that reads its order from this file; None when it was there too briefly to be seen.
+
+    Raises:
+        OSError: it could not be started.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "circus_failover.worker", str(order)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
+    # circusd reaps any child by itself (waitpid of -1); Popen must not wait for it at its end.
+    process.returncode = 0
+    return process_table.identify(process.pid)
+
+
 def whereabouts(agent: Agent) -> dict[str, Any]:
     """Return what is known of a launch's process, server and pane, as an order spells it."""
     process, server = agent.row.process, agent.row.server
@@ -120,9 +130,4 @@ def whereabouts(agent: Agent) -> dict[str, Any]:
 
 
 def _may_run(action: ActionRow) -> bool:
-    if action.worker is None:
-        return False
-    try:
-        return process_table.alive(action.worker)
-    except ProbeFailed:
-        return True
+    return action.worker is not None and process_table.may_run(action.worker)

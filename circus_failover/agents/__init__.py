@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from circus_failover.agent_settings import AgentSettings
 from circus_failover.agents.command import CommandRuntime
 
 
@@ -12,6 +13,9 @@ class Runtime(Protocol):
 
     home_variable: str
     """Environment variable that names the account's home to the program."""
+
+    def resume(self, settings: AgentSettings, conversation: str) -> tuple[str, ...] | None:
+        """Return the argv that continues a conversation, or None when this agent cannot."""
 
 
 RUNTIMES: dict[str, Runtime] = {"command": CommandRuntime()}

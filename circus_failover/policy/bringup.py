@@ -11,8 +11,9 @@ First match wins. Nothing here reads, writes, waits or knows Circus.
 | alive, started by somebody else | adopt | adopted-foreign |
 | nothing can be said (its server does not answer), launch wanted | refuse | server-wedged |
 | only what is alive is wanted (reload, tick) | leave | none |
+| the restart policy wants it, and it is not down (parked, stopped, held) | leave | none |
 | restore: stopped by an operator, parked or held | leave | none |
-| restore: ended by itself, `failover.restart` is not `always` | leave | none |
+| restore: ended by itself; its restart policy is the CrashLoopGuard's | leave | none |
 | a launch is refused (settings, shared state, tmux missing) | refuse | that |
 | something of the dead launch is left | clear first, then again | why it is wanted |
 | otherwise | launch | why it is wanted |
@@ -52,8 +53,6 @@ class Situation:
     phase: Phase
     stay_stopped: bool
     generation: int
-    revive: bool
-    """Its restart policy brings it back after it ended by itself (`always`)."""
     liveness: Liveness
     ours: bool
     """What is alive is the recorded launch, by pid and start time."""
@@ -73,8 +72,12 @@ class Verdict:
 
 def _wanted(situation: Situation) -> Cause | None:
     """Return why a launch is wanted, or None when it is not."""
-    if situation.asked is Asked.START:
-        return Cause.FIRST_START if situation.generation == 0 else Cause.OPERATOR_START
+    if situation.asked in (Asked.START, Asked.WAKE):
+        if situation.generation == 0:
+            return Cause.FIRST_START
+        return Cause.OPERATOR_START if situation.asked is Asked.START else Cause.OPERATOR_WAKE
+    if situation.asked is Asked.POLICY:
+        return Cause.RESTART_POLICY if situation.phase is Phase.DOWN else None
     if situation.asked is Asked.ADOPT:
         return None
     if situation.stay_stopped or situation.phase in (Phase.STOPPED, Phase.PARKED, Phase.HELD):
@@ -85,7 +88,7 @@ def _wanted(situation: Situation) -> Cause | None:
         return Cause.INTERRUPTED_START
     if situation.phase is Phase.REFUSED:
         return Cause.RESTORED
-    return Cause.RESTART_POLICY if situation.revive else None
+    return None
 
 
 def decide(situation: Situation) -> Verdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import textwrap
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from circus.exc import ConflictError, MessageError
 
 from circus_failover.store import StoreError
-from circus_failover.words import IntentAction, Phase
+from circus_failover.words import IntentAction, ParkedBy, Phase
 
 if TYPE_CHECKING:
     from circus_failover.agent import Agent
@@ -33,6 +34,8 @@ def verdict_lines(verdicts: Iterable[dict[str, Any]]) -> str:
             what += f" (generation {verdict['generation']})"
         if verdict.get("reason"):
             what += f": {verdict['reason']}"
+        if verdict.get("tasks_note"):
+            what += f"; {verdict['tasks_note']}"
         lines.append(what)
     return "\n".join(lines)
 
@@ -128,9 +131,31 @@ class Ending:
                 return
             await agent.next_change(0.5)
 
+    async def succeeded(self, held: Supervisor, timeout: float) -> dict[str, Any]:
+        """Wait until the launch that follows this end is settled, and return the verdict."""
+        agent, until = self.agent, time.monotonic() + timeout
+        while agent.action is not None and agent.action.id == self.action:
+            if time.monotonic() >= until:
+                return held.bring_up.verdict(agent)
+            await agent.next_change(0.5)
+        if agent.row.stay_stopped:
+            return refused(agent, f"not brought back: {agent.row.reason}")
+        # The launch follows in a task of its own: it has begun when the generation moves on.
+        while agent.row.generation == self.generation and agent.phase in (Phase.STARTING, Phase.STOPPING):
+            if time.monotonic() >= until:
+                break
+            await agent.next_change(0.5)
+        await held.bring_up.settled(agent, until)
+        return held.bring_up.verdict(agent)
+
 
 def end_all(
-    held: Supervisor, agents: Iterable[Agent], intent: IntentAction, asked_by: str, why: str
+    held: Supervisor,
+    agents: Iterable[Agent],
+    intent: IntentAction,
+    asked_by: str,
+    why: str,
+    parked_by: ParkedBy | None = None,
 ) -> tuple[list[Ending], list[dict[str, Any]]]:
     """Write the intents now; return the ends that are under way and the verdicts of the refused."""
     ending, verdicts = [], []
@@ -138,15 +163,16 @@ def end_all(
         if agent.observed:
             verdicts.append(refused(agent, "failover.mode = observe: it is watched and shown, never ended"))
             continue
-        if intent is IntentAction.RESTART:
+        if intent in (IntentAction.RESTART, IntentAction.FRESH):
             held.roster.read_settings(agent)
             hindrance = held.bring_up.hindrance(agent)
             if hindrance is not None and agent.phase is Phase.UP:
                 # It could be ended, but not brought back.
-                verdicts.append(refused(agent, f"not restarted, and nothing was ended: {hindrance.reason}"))
+                reason = f"it could not be brought back, and nothing was ended: {hindrance.reason}"
+                verdicts.append(refused(agent, reason))
                 continue
         try:
-            held.endings.end(agent, intent, asked_by, why)
+            held.endings.end(agent, intent, asked_by, why, parked_by)
             action = agent.action.id if agent.action is not None else None
             ending.append(Ending(agent, action, agent.row.generation))
         except StoreError as error:

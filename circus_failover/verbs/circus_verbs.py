@@ -39,6 +39,7 @@ from circus_failover.verbs.answers import (
     state_now,
     verdict_lines,
 )
+from circus_failover.verbs.lifecycle import shown_task
 from circus_failover.verbs.selection import selected, supervisor_of, who
 from circus_failover.words import IntentAction
 
@@ -188,6 +189,7 @@ class FailoverRm(RmWatcher):  # type: ignore[misc]
         if props.get("nostop") or agent.observed:
             return begin(held, self._detach(held, agent))
         runs_before = agent.phase
+        tasks = [shown_task(task) for task in held.deliveries.waiting(agent)]
         _, verdicts = end_all(held, [agent], IntentAction.REMOVE, who(props), "rm")
         if verdicts:
             return answer(verdicts)
@@ -197,9 +199,18 @@ class FailoverRm(RmWatcher):  # type: ignore[misc]
                 await held.endings.remove(agent)
             while held.roster.agents.get(agent.identity) is agent:
                 await agent.next_change(0.5)
-            return answer([{**state_now(agent), "was": str(runs_before)}])
+            verdict = {**state_now(agent), "was": str(runs_before)}
+            if tasks:
+                numbers = ", ".join(f"{task['id']} ({task['begins']})" for task in tasks)
+                verdict.update(cancelled_tasks=tasks, tasks_note=f"cancelled tasks: {numbers}")
+            return answer([verdict])
 
         return begin(held, remove())
+
+    def console_msg(self, msg: dict[str, Any]) -> str:
+        if msg.get("status") == "ok" and "agents" in msg:
+            return verdict_lines(msg["agents"])
+        return str(super().console_msg(msg))
 
     async def _detach(self, held: Supervisor, agent: Agent) -> dict[str, Any]:
         await held.turns.run(lambda: held.arbiter.rm_watcher(agent.watcher.name))

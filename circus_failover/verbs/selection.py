@@ -65,6 +65,25 @@ def _matching(watchers: list[Any], name: str, match: str) -> list[Any]:
     return found
 
 
+def agents_named(arbiter: Any, props: Mapping[str, Any]) -> list[Agent]:
+    """Return the agents that a message names, exactly or by glob.
+
+    Raises:
+        MessageError: a name matches no agent, or a watcher that is none.
+    """
+    names = [str(name) for name in props.get("names") or [props.get("name", "")]]
+    agents: dict[str, Agent] = {}
+    for name in names:
+        if not any(mark in name for mark in "*?["):
+            agents[name] = one_agent(arbiter, name)
+            continue
+        found, _ = selected(arbiter, {"names": [name]})
+        if not found:
+            raise MessageError(f"{name!r} matches no agent; `fleet` lists them")
+        agents.update((agent.identity, agent) for agent in found)
+    return list(agents.values())
+
+
 def one_agent(arbiter: Any, name: str) -> Agent:
     """Return the agent of this exact identity.
 

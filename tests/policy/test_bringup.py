@@ -19,7 +19,6 @@ PLAIN = Situation(
     phase=Phase.DOWN,
     stay_stopped=False,
     generation=3,
-    revive=False,
     liveness=Liveness.DEAD,
     ours=False,
     ending=False,
@@ -71,21 +70,26 @@ EXAMPLES: dict[str, list[Situation]] = {
         WEDGED,
         replace(WEDGED, hindrance=GATE),
         replace(WEDGED, asked=Asked.RESTORE, generation=0),
-        replace(WEDGED, asked=Asked.RESTORE, revive=True),
+        replace(WEDGED, asked=Asked.POLICY),
     ],
     "only what is alive is wanted": [
         replace(PLAIN, asked=Asked.ADOPT),
         replace(WEDGED, asked=Asked.ADOPT),
         replace(PLAIN, asked=Asked.ADOPT, generation=0, hindrance=GATE),
-        replace(PLAIN, asked=Asked.ADOPT, phase=Phase.STARTING, liveness=Liveness.REMAINS, revive=True),
+        replace(PLAIN, asked=Asked.ADOPT, phase=Phase.STARTING, liveness=Liveness.REMAINS),
+    ],
+    "the restart policy wants it": [
+        replace(PLAIN, asked=Asked.POLICY, phase=Phase.PARKED),
+        replace(PLAIN, asked=Asked.POLICY, phase=Phase.STOPPED, stay_stopped=True, hindrance=GATE),
+        replace(PLAIN, asked=Asked.POLICY, phase=Phase.HELD, liveness=Liveness.REMAINS),
     ],
     "restore: stopped by an operator, parked or held": [
         replace(RESTORE, phase=Phase.STOPPED),
-        replace(RESTORE, phase=Phase.STOPPED, stay_stopped=True, revive=True, hindrance=GATE),
+        replace(RESTORE, phase=Phase.STOPPED, stay_stopped=True, hindrance=GATE),
         replace(RESTORE, phase=Phase.DOWN, stay_stopped=True, generation=0),
         replace(RESTORE, phase=Phase.STARTING, stay_stopped=True),
-        replace(RESTORE, phase=Phase.PARKED, revive=True),
-        replace(RESTORE, phase=Phase.HELD, revive=True, liveness=Liveness.REMAINS),
+        replace(RESTORE, phase=Phase.PARKED),
+        replace(RESTORE, phase=Phase.HELD, liveness=Liveness.REMAINS),
     ],
     "restore: ended by itself": [
         RESTORE,
@@ -100,7 +104,8 @@ EXAMPLES: dict[str, list[Situation]] = {
     ],
     "something of the dead launch is left": [
         replace(PLAIN, liveness=Liveness.REMAINS),
-        replace(RESTORE, liveness=Liveness.REMAINS, revive=True),
+        replace(RESTORE, liveness=Liveness.REMAINS, phase=Phase.REFUSED),
+        replace(PLAIN, asked=Asked.WAKE, liveness=Liveness.REMAINS, phase=Phase.PARKED),
     ],
     "otherwise": [
         PLAIN,
@@ -109,7 +114,8 @@ EXAMPLES: dict[str, list[Situation]] = {
         replace(RESTORE, generation=0),
         replace(RESTORE, phase=Phase.STARTING),
         replace(RESTORE, phase=Phase.REFUSED),
-        replace(RESTORE, revive=True),
+        replace(PLAIN, asked=Asked.WAKE, phase=Phase.PARKED),
+        replace(PLAIN, asked=Asked.POLICY),
     ],
 }
 ACTIONS = {
@@ -126,7 +132,9 @@ WANTED: list[tuple[str, Situation, Cause]] = [
     ("restore: never launched", replace(RESTORE, generation=0), Cause.FIRST_START),
     ("restore: it was being started", replace(RESTORE, phase=Phase.STARTING), Cause.INTERRUPTED_START),
     ("restore: it had been refused", replace(RESTORE, phase=Phase.REFUSED), Cause.RESTORED),
-    ("restore: its policy is always", replace(RESTORE, revive=True), Cause.RESTART_POLICY),
+    ("a wake, never launched", replace(PLAIN, asked=Asked.WAKE, generation=0), Cause.FIRST_START),
+    ("a wake", replace(PLAIN, asked=Asked.WAKE, phase=Phase.PARKED), Cause.OPERATOR_WAKE),
+    ("its restart policy", replace(PLAIN, asked=Asked.POLICY), Cause.RESTART_POLICY),
 ]
 
 
@@ -169,7 +177,6 @@ situations = st.builds(
     phase=st.sampled_from(Phase),
     stay_stopped=st.booleans(),
     generation=st.integers(0, 3),
-    revive=st.booleans(),
     liveness=st.sampled_from(Liveness),
     ours=st.booleans(),
     ending=st.booleans(),
@@ -187,6 +194,8 @@ def test_nothing_is_launched_that_may_not_be(situation: Situation) -> None:
     assert not situation.observed
     assert situation.hindrance is None
     assert situation.asked is not Asked.ADOPT
+    if situation.asked is Asked.POLICY:
+        assert situation.phase is Phase.DOWN
     if situation.asked is Asked.RESTORE:
         assert not situation.stay_stopped
         assert situation.phase not in (Phase.STOPPED, Phase.PARKED, Phase.HELD)

@@ -1,0 +1,340 @@
+"""Tasks: a durable queue for each agent, and the worker that types the next one when the agent is ready.
+
+A task is stored before anything else happens, and leaves the queue only when the worker saw the agent take
+it. One worker types at a time, and never beside a worker that ends the agent: both hold the agent's lock.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from circus import logger
+
+from circus_failover import crashpoint, private_file, process_table
+from circus_failover.agent import Agent
+from circus_failover.records import TaskRow
+from circus_failover.store import Store, StoreError
+from circus_failover.words import Phase, TaskState
+from circus_failover.workforce import start_worker, whereabouts
+
+if TYPE_CHECKING:
+    from circus_failover.supervisor import Supervisor
+
+RETRY_SECS = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+"""Between two tries to type one task, by how many there were."""
+TYPING_SECS = 60.0
+TYPISTS = 16
+"""How many workers type at once; the rest wait for a tick."""
+
+
+class Deliveries:
+    """The tasks of one supervisor's agents."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._waiting: dict[str, list[TaskRow]] = {}
+        self._tried: dict[int, float] = {}
+
+    # -- the queue ---------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Read the queue from the store, when circusd takes it over."""
+        self._waiting = {}
+        if self._supervisor.store is not None:
+            for task in self._supervisor.store.tasks(limit=1_000_000):
+                self._waiting.setdefault(task.identity, []).append(task)
+
+    def queue(self, agent: Agent, text: str, topic: str | None, who: str) -> TaskRow:
+        """Store a task at the end of an agent's queue, and have it typed when its turn comes.
+
+        Raises:
+            StoreError: it could not be stored, so it is not queued.
+        """
+        task = TaskRow(0, agent.identity, text, topic, who, time.time())
+        stored: list[TaskRow] = []
+        self._supervisor.record(
+            agent,
+            "task",
+            {"action": "queued", "who": who, "characters": len(text), "topic": topic},
+            durable=True,
+            must=True,
+            writes=lambda store: stored.append(store.add_task(task)),
+        )
+        self._waiting.setdefault(agent.identity, []).append(stored[0])
+        self.work(agent)
+        return stored[0]
+
+    def begin_with(self, agent: Agent, store: Store, text: str, who: str) -> None:
+        """Within a decision: what the agent is told first when it begins afresh; it replaces an older one."""
+        for old in self._waiting.get(agent.identity, ()):
+            if old.first:
+                store.update_task(
+                    old.id,
+                    state=str(TaskState.CANCELLED),
+                    done_at=time.time(),
+                    note="replaced by a newer one",
+                )
+        store.add_task(TaskRow(0, agent.identity, text, None, who, time.time(), first=True))
+
+    def reload(self, agent: Agent) -> None:
+        """Read one agent's queue anew, after a decision that changed it."""
+        if self._supervisor.store is not None:
+            found = self._supervisor.store.tasks(agent.identity)
+            self._waiting[agent.identity] = found
+            if not found:
+                del self._waiting[agent.identity]
+
+    def waiting(self, agent: Agent) -> list[TaskRow]:
+        """Return an agent's tasks that are not delivered, the next one first."""
+        return self._waiting.get(agent.identity, [])
+
+    def next_topic(self, agent: Agent) -> str | None:
+        """Return the topic of the task whose turn is next."""
+        tasks = self.waiting(agent)
+        return tasks[0].topic if tasks else None
+
+    def cancel(self, agent: Agent, tasks: list[TaskRow], note: str, who: str) -> list[TaskRow]:
+        """Take tasks out of the queue, undelivered; one that is being typed stays.
+
+        Returns:
+            Those that were cancelled.
+        """
+        chosen = [task for task in tasks if task.state != str(TaskState.TYPING)]
+        if chosen:
+
+            def writes(store: Store) -> None:
+                for task in chosen:
+                    store.update_task(task.id, state=str(TaskState.CANCELLED), done_at=time.time(), note=note)
+
+            numbers = ",".join(str(task.id) for task in chosen)
+            self._supervisor.record(
+                agent,
+                "task",
+                {"action": "cancelled", "who": who, "tasks": numbers, "reason": note},
+                durable=True,
+                must=True,
+                writes=writes,
+            )
+            self.reload(agent)
+        return chosen
+
+    # -- typing ------------------------------------------------------------------------------------
+
+    def tend(self) -> None:
+        """Type what waits, and look after workers that died; costs nothing where nothing waits."""
+        for identity in list(self._waiting):
+            agent = self._supervisor.roster.agents.get(identity)
+            if agent is not None:
+                self.work(agent)
+
+    def work(self, agent: Agent) -> None:
+        """Have the next task typed, if the agent is ready and nobody is at it."""
+        supervisor = self._supervisor
+        state, store, tasks = supervisor.state, supervisor.store, self.waiting(agent)
+        if state is None or store is None or not tasks or supervisor.arbiter._stopping:
+            return
+        task = next((one for one in tasks if one.state == str(TaskState.TYPING)), tasks[0])
+        if task.worker is not None:
+            if process_table.may_run(task.worker):
+                return
+            # What a worker that is gone had to report, it has reported.
+            supervisor.take_in_reports()
+            again = next((one for one in self.waiting(agent) if one.id == task.id), None)
+            if again is None or again.state != task.state:
+                return
+        if agent.phase is not Phase.UP or agent.action is not None or agent.wedged or agent.observed:
+            if task.state == str(TaskState.TYPING) and agent.phase is not Phase.UP:
+                self._back(agent, task, "its launch ended before it was seen to take the task")
+            return
+        if task.state == str(TaskState.TYPING) and task.generation != agent.row.generation:
+            self._back(agent, task, "its launch ended before it was seen to take the task")
+            task = self.waiting(agent)[0]
+        now = time.monotonic()
+        pause = RETRY_SECS[min(task.attempts, len(RETRY_SECS) - 1)]
+        if now - self._tried.get(task.id, -1e9) < pause or self._typists() >= TYPISTS:
+            return
+        self._tried[task.id] = now
+        try:
+            self._type(agent, task)
+        except (OSError, StoreError) as error:
+            supervisor.store_trouble = str(error)
+            logger.error(
+                "circus-failover: task %d of %s could not be typed: %s", task.id, agent.identity, error
+            )
+
+    def _typists(self) -> int:
+        return sum(
+            1
+            for tasks in self._waiting.values()
+            for task in tasks
+            if task.worker is not None and process_table.may_run(task.worker)
+        )
+
+    def _type(self, agent: Agent, task: TaskRow) -> None:
+        state, store = self._supervisor.state, self._supervisor.store
+        assert state is not None and store is not None
+        order, text, journal = self._files(task)
+        private_file.write(text, task.text)
+        private_file.write(
+            order,
+            json.dumps(
+                {
+                    "kind": "type",
+                    "task": task.id,
+                    "identity": agent.identity,
+                    "generation": agent.row.generation,
+                    "launch": agent.row.launch,
+                    **whereabouts(agent),
+                    "socket": agent.row.socket,
+                    "session": agent.row.session,
+                    "text_file": str(text),
+                    "journal": str(journal),
+                    "spool": str(state.spool),
+                    "lock": str(state.agent_lock(agent.identity)),
+                    "secs": TYPING_SECS,
+                }
+            ),
+        )
+        # Stored first: a circusd that dies right behind this must know that the task may be on the screen.
+        self._change(
+            agent,
+            task,
+            state=str(TaskState.TYPING),
+            generation=agent.row.generation,
+            attempts=task.attempts + 1,
+        )
+        crashpoint.reached("task-typing")
+        worker = start_worker(order)
+        self._change(
+            agent,
+            task,
+            worker_pid=worker.pid if worker else None,
+            worker_start=worker.start if worker else None,
+        )
+
+    def _files(self, task: TaskRow) -> tuple[Path, Path, Path]:
+        assert self._supervisor.state is not None
+        stem = self._supervisor.state.task_stem(task.id)
+        return stem.with_suffix(".json"), stem.with_suffix(".text"), stem.with_suffix(".journal")
+
+    def _change(self, agent: Agent, task: TaskRow, **values: Any) -> None:
+        store = self._supervisor.store
+        assert store is not None
+        with store.decision(durable=False):
+            store.update_task(task.id, **values)
+        tasks = self._waiting[agent.identity]
+        for index, one in enumerate(tasks):
+            if one.id == task.id:
+                tasks[index] = replace(one, **values)
+
+    def _back(self, agent: Agent, task: TaskRow, note: str) -> None:
+        """Nobody saw the agent take it, and its launch is gone: it waits for the next one."""
+        self._change(
+            agent,
+            task,
+            state=str(TaskState.QUEUED),
+            worker_pid=None,
+            worker_start=None,
+            note=note,
+            attempts=0,
+        )
+        for path in self._files(task):
+            path.unlink(missing_ok=True)
+
+    def interrupt(self, agent: Agent) -> None:
+        """The agent is to be ended: its typist stops at the next safe step, and frees the lock."""
+        for task in self.waiting(agent):
+            if task.worker is not None:
+                process_table.send(task.worker, signal.SIGTERM)
+
+    # -- reports -----------------------------------------------------------------------------------
+
+    def typed(self, name: str, report: dict[str, Any]) -> None:
+        """Take in a typist's report, once: the task was taken, or waits for another try."""
+        supervisor = self._supervisor
+        store, agent = supervisor.store, supervisor.roster.agents.get(str(report["identity"]))
+        if store is None:
+            raise StoreError("there is no store")
+        task = store.task(int(report["task"]))
+        if task is None or task.state != str(TaskState.TYPING):
+            with store.decision(durable=False):
+                store.take_in(name, time.time())
+            return
+        taken, at = report["outcome"] == "taken", float(report["at"])
+        conversation = agent.row.conversation if agent is not None else None
+        current = agent is not None and agent.row.generation == report["generation"]
+
+        def writes(opened: Store) -> None:
+            opened.take_in(name, time.time())
+            if taken:
+                opened.update_task(task.id, state=str(TaskState.DELIVERED), done_at=at, note=None)
+                if task.topic and conversation and current:
+                    opened.add_topic(conversation, task.topic, task.identity, at)
+            else:
+                opened.update_task(
+                    task.id,
+                    state=str(TaskState.QUEUED),
+                    worker_pid=None,
+                    worker_start=None,
+                    note=str(report.get("note") or report["outcome"]),
+                )
+
+        if agent is None:
+            with store.decision(durable=True):
+                writes(store)
+            return
+        changes = {"last_task": at} if taken else {}
+        supervisor.record(
+            agent,
+            "task",
+            {
+                "action": "delivered" if taken else "not-delivered",
+                "task": task.id,
+                "topic": task.topic,
+                "reason": report.get("note") or None,
+            },
+            durable=True,
+            must=True,
+            writes=writes,
+            **changes,
+        )
+        for path in self._files(task):
+            path.unlink(missing_ok=True)
+        self._tried[task.id] = time.monotonic()
+        if taken:
+            self._tried.pop(task.id, None)
+        self.reload(agent)
+        agent.wake_waiters()
+        self.work(agent)
+
+    # -- answers -----------------------------------------------------------------------------------
+
+    def promise(self, task: TaskRow) -> dict[str, Any]:
+        """Return what a verdict says of a task that was queued."""
+        return {
+            "task": task.id,
+            "task_state": str(TaskState.QUEUED),
+            "tasks_note": f"task {task.id} is queued",
+        }
+
+    async def delivered(self, agent: Agent, task: TaskRow, until: float) -> dict[str, Any]:
+        """Wait until a task was taken, and return what the verdict says of it."""
+        while True:
+            found = self._supervisor.store.task(task.id) if self._supervisor.store is not None else None
+            if found is None or found.state in (str(TaskState.DELIVERED), str(TaskState.CANCELLED)):
+                state = found.state if found else "unknown"
+                note = f"task {task.id} is {state}"
+                return {"task": task.id, "task_state": state, "ok": state == "delivered", "tasks_note": note}
+            left = until - time.monotonic()
+            if left <= 0 or agent.phase is not Phase.UP:
+                why = found.note or (
+                    "it is not up any more" if agent.phase is not Phase.UP else "no time left"
+                )
+                note = f"task {task.id} is not delivered ({why}) and stays queued"
+                return {"task": task.id, "task_state": found.state, "ok": False, "tasks_note": note}
+            await agent.next_change(min(left, 0.5))

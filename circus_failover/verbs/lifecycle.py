@@ -1,0 +1,438 @@
+"""The verbs of an agent's lifecycle: `wake`, `park`, `fresh`, `reset`, `tasks`, `purge`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from circus.commands.base import Command
+from circus.exc import ArgumentError, MessageError
+
+from circus_failover import task_text
+from circus_failover.problems import printable
+from circus_failover.verbs.answers import (
+    PLAIN_WAIT_SECS,
+    WAIT_SECS,
+    answer,
+    begin,
+    end_all,
+    refused,
+    state_now,
+    verdict_lines,
+)
+from circus_failover.verbs.selection import agents_named, one_agent, supervisor_of, who
+from circus_failover.words import IntentAction, ParkedBy, Phase, WakeAsked
+
+if TYPE_CHECKING:
+    from circus_failover.agent import Agent
+    from circus_failover.supervisor import Supervisor
+
+
+class Verdicts:
+    """How a verb prints the verdicts of its agents; mixed into commands."""
+
+    def console_msg(self, msg: dict[str, Any]) -> str:
+        if msg.get("status") == "ok" and "agents" in msg:
+            return verdict_lines(msg["agents"])
+        return str(super().console_msg(msg))  # type: ignore[misc]
+
+
+class Wake(Verdicts, Command):  # type: ignore[misc]
+    """\
+    Bring agents up that are down, by resume or fresh
+    =================================================
+
+    How each one's last launch ended decides whether its conversation goes on: a parked or stopped agent
+    is resumed, one that ended by itself begins fresh. The cause is stored and logged before the launch,
+    and the answer is the verdict: up, or refused and why. An agent that was stopped is refused: `start` it.
+
+    A task is put into the agent's durable queue first, and typed into its terminal when it is ready. When
+    the wake is refused later than that, the task stays queued.
+
+    Command line
+    ------------
+
+    ::
+
+        $ failoverctl wake NAME... [--fresh | --resume] [--topic T] [--task TEXT | --task-file F] [--waiting]
+
+    Options
+    +++++++
+
+    - <NAME>: names or globs of agents
+    - <fresh>: begin a new conversation, whatever it was
+    - <resume>: continue the last conversation, or fail
+    - <topic>: what the work is about: a topic that the conversation has not had yet begins a new one
+    - <task>: a text that the agent is given when it is ready
+    - <task-file>: the same from a file; `-` for standard input
+    - <waiting>: also wait until the task was taken
+
+    Exit status: 0 up (and, with --waiting, the task was taken), 3 refused or failed, with the reason.
+    """
+
+    name = "wake"
+    options = [
+        ("", "fresh", False, "begin a new conversation"),
+        ("", "resume", False, "continue the last conversation, or fail"),
+        ("", "topic", "", "what the work is about"),
+        ("", "task", None, "a text that the agent is given when it is ready"),
+        ("", "task-file", None, "a file with that text; - for standard input"),
+        ("", "waiting", False, "also wait until the task was taken"),
+    ]
+
+    def message(self, *args: str, **opts: Any) -> Any:
+        if not args:
+            raise ArgumentError("wake takes the names of agents")
+        fresh, resume = bool(opts.get("fresh")), bool(opts.get("resume"))
+        if fresh and resume:
+            raise ArgumentError("--fresh and --resume exclude each other")
+        message = self.make_message(names=list(args))
+        properties = message["properties"]
+        properties["mode"] = str(
+            WakeAsked.FRESH if fresh else WakeAsked.RESUME if resume else WakeAsked.NOTHING
+        )
+        try:
+            topic = task_text.topic_of(opts.get("topic"))
+        except ValueError as error:
+            raise ArgumentError(f"--topic: {error}") from error
+        if topic is not None:
+            properties["topic"] = topic
+        task = task_given(opts.get("task"), opts.get("task-file"))
+        if task is not None:
+            properties["task"] = task
+        properties["delivered"] = bool(opts.get("waiting"))
+        return message
+
+    def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
+        held = supervisor_of(arbiter)
+        try:
+            agents = agents_named(arbiter, props)
+        except MessageError as error:
+            for name in props.get("names") or [props.get("name")]:
+                if name not in held.roster.agents:
+                    held.waking.unknown(str(name), str(error))
+            note = "; the task was not queued" if props.get("task") is not None else ""
+            raise MessageError(f"{error}{note}") from error
+        try:
+            asked = WakeAsked(str(props.get("mode", WakeAsked.NOTHING)))
+            topic = task_text.topic_of(props.get("topic"))
+            task = task_text.check(props["task"]) if props.get("task") is not None else None
+        except (ValueError, TypeError) as error:
+            raise MessageError(f"{error}; nothing was queued") from error
+        delivered = bool(props.get("delivered"))
+        timeout = WAIT_SECS if props.get("waiting") or delivered else PLAIN_WAIT_SECS
+        props["waiting"] = True
+        by = who(props)
+
+        async def wake() -> dict[str, Any]:
+            verdicts = await asyncio.gather(
+                *(held.waking.wake(agent, by, asked, topic, task, timeout, delivered) for agent in agents)
+            )
+            return answer(list(verdicts))
+
+        return begin(held, wake())
+
+
+def task_given(text: str | None, file: str | None) -> str | None:
+    """Return the text of --task or --task-file, checked; None when neither is given.
+
+    Raises:
+        ArgumentError: both are given, the file cannot be read, or the text is none that can be typed.
+    """
+    if text is not None and file is not None:
+        raise ArgumentError("--task and --task-file exclude each other")
+    if text is None and file is None:
+        return None
+    try:
+        if file is None:
+            return task_text.check(str(text))
+        limit = task_text.MAX_BYTES + 1
+        if file == "-":
+            return task_text.check(sys.stdin.buffer.read(limit))
+        with Path(file).open("rb") as opened:
+            return task_text.check(opened.read(limit))
+    except OSError as error:
+        raise ArgumentError(f"--task-file {printable(str(file))}: {error.strerror}") from error
+    except ValueError as error:
+        raise ArgumentError(f"{'--task' if file is None else '--task-file'}: {error}") from error
+
+
+class Park(Verdicts, Command):  # type: ignore[misc]
+    """\
+    End agents cleanly, so that their next wake is a resume
+    =======================================================
+
+    Each has `failover.stop_secs` to end, then SIGKILL. No restart policy brings a parked agent back; `wake`
+    and `start` do. One that does not run stays down: nothing is there to resume.
+
+    Command line
+    ------------
+
+    ::
+
+        $ failoverctl park NAME... [--waiting]
+
+    Options
+    +++++++
+
+    - <NAME>: names or globs of agents
+    - <waiting>: answer when they have ended
+    """
+
+    name = "park"
+    options = [("", "waiting", False, "answer when they have ended")]
+
+    def message(self, *args: str, **opts: Any) -> Any:
+        if not args:
+            raise ArgumentError("park takes the names of agents")
+        return self.make_message(names=list(args), waiting=bool(opts.get("waiting")))
+
+    def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
+        held = supervisor_of(arbiter)
+        agents = agents_named(arbiter, props)
+        by = ParkedBy(str(props.get("parked_by", ParkedBy.PARK)))
+        verdicts = []
+        if by is ParkedBy.IDLE_REAPER:
+            changed = {agent.identity: _no_longer_idle(held, agent, props) for agent in agents}
+            verdicts = [refused(agent, why) for agent in agents if (why := changed[agent.identity])]
+            agents = [agent for agent in agents if not changed[agent.identity]]
+        why = str(props.get("evidence") or "park")
+        ending, others = end_all(held, agents, IntentAction.PARK, who(props), why, by)
+        verdicts += others
+        if by is ParkedBy.IDLE_REAPER:
+            for end in ending:
+                resumable = end.agent.settings is not None and end.agent.settings.resume_command is not None
+                held.supervise(
+                    end.agent,
+                    "reaped-idle",
+                    age=props.get("age"),
+                    outcome="resume-eligible" if resumable else "fresh-next-wake",
+                    evidence=why,
+                )
+        if not props.get("waiting"):
+            return answer([*verdicts, *(state_now(end.agent) for end in ending)])
+
+        async def park() -> dict[str, Any]:
+            await asyncio.gather(*(end.gone() for end in ending))
+            return answer([*verdicts, *(state_now(end.agent) for end in ending)])
+
+        return begin(held, park())
+
+
+def _no_longer_idle(held: Supervisor, agent: Agent, props: dict[str, Any]) -> str | None:
+    """Return why the idle reaper's finding does not hold any more, or None."""
+    if agent.phase is not Phase.UP or agent.row.generation != props.get("generation"):
+        return f"it is {agent.phase}, generation {agent.row.generation}: not the launch that was idle"
+    if held.deliveries.waiting(agent):
+        return "a task waits for it"
+    activity, since = held.last_activity(agent), float(props.get("idle_since") or 0.0)
+    if activity is not None and activity > since + 0.001:
+        return "its terminal has moved since"
+    return None
+
+
+class Fresh(Verdicts, Command):  # type: ignore[misc]
+    """\
+    End agents and begin anew at once, in a new conversation
+    ========================================================
+
+    The intent is durable: it is carried out once, also when circusd dies in between. The new launch is told
+    `failover.initial_prompt`, if set, before anything else.
+
+    Command line
+    ------------
+
+    ::
+
+        $ failoverctl fresh NAME...
+    """
+
+    name = "fresh"
+
+    def message(self, *args: str, **opts: Any) -> Any:
+        if not args:
+            raise ArgumentError("fresh takes the names of agents")
+        return self.make_message(names=list(args))
+
+    def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
+        held = supervisor_of(arbiter)
+        agents = agents_named(arbiter, props)
+        stopped = [agent for agent in agents if agent.row.stay_stopped]
+        verdicts = [
+            refused(agent, f"it was stopped: `start {agent.identity}` brings it back") for agent in stopped
+        ]
+        wanted = [agent for agent in agents if not agent.row.stay_stopped]
+        ending, others = end_all(held, wanted, IntentAction.FRESH, who(props), "fresh")
+        timeout = WAIT_SECS if props.get("waiting") else PLAIN_WAIT_SECS
+        props["waiting"] = True
+
+        async def fresh() -> dict[str, Any]:
+            begun = await asyncio.gather(*(end.succeeded(held, timeout) for end in ending))
+            return answer([*verdicts, *others, *begun])
+
+        return begin(held, fresh())
+
+
+class Reset(Verdicts, Command):  # type: ignore[misc]
+    """\
+    Forget agents' crash loops
+    ==========================
+
+    The deaths that were counted are forgiven, and an agent that was held may be started or woken at once. It
+    launches nothing itself.
+
+    Command line
+    ------------
+
+    ::
+
+        $ failoverctl reset NAME...
+    """
+
+    name = "reset"
+
+    def message(self, *args: str, **opts: Any) -> Any:
+        if not args:
+            raise ArgumentError("reset takes the names of agents")
+        return self.make_message(names=list(args))
+
+    def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
+        held = supervisor_of(arbiter)
+        verdicts = []
+        for agent in agents_named(arbiter, props):
+            there = held.crash_loops.forgive(agent, who(props))
+            verdict = state_now(agent)
+            if not there:
+                verdict["reason"] = "there was no crash loop"
+            verdicts.append(verdict)
+        return answer(verdicts)
+
+
+class Tasks(Command):  # type: ignore[misc]
+    """\
+    List the tasks that wait for agents, or cancel some
+    ===================================================
+
+    A task leaves the queue when its agent was seen to have taken it. One that is being typed right now
+    cannot be cancelled.
+
+    Command line
+    ------------
+
+    ::
+
+        $ failoverctl tasks [NAME...]
+        $ failoverctl tasks NAME --cancel ID
+        $ failoverctl tasks NAME --cancel all
+
+    Options
+    +++++++
+
+    - <NAME>: only these agents
+    - <cancel>: the number of one task of this agent, or `all`
+    """
+
+    name = "tasks"
+    options = [("", "cancel", "", "the number of one task, or all")]
+
+    def message(self, *args: str, **opts: Any) -> Any:
+        cancel = str(opts.get("cancel") or "")
+        if cancel and cancel != "all" and not (cancel.isascii() and cancel.isdigit() and len(cancel) < 16):
+            raise ArgumentError(f"--cancel {printable(cancel)}: the number of a task, or all")
+        if cancel and len(args) != 1:
+            raise ArgumentError("--cancel takes the name of the one agent whose task it is")
+        message = self.make_message(names=list(args)) if args else self.make_message()
+        if cancel:
+            message["properties"]["cancel"] = cancel
+        return message
+
+    def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
+        held = supervisor_of(arbiter)
+        if props.get("cancel"):
+            return self._cancel(held, one_agent(arbiter, str(props["names"][0])), str(props["cancel"]), props)
+        agents = agents_named(arbiter, props) if props.get("names") else held.roster.agents.values()
+        return {"tasks": [shown_task(task) for agent in agents for task in held.deliveries.waiting(agent)]}
+
+    def _cancel(self, held: Supervisor, agent: Agent, wanted: str, props: dict[str, Any]) -> dict[str, Any]:
+        tasks = held.deliveries.waiting(agent)
+        chosen = tasks if wanted == "all" else [task for task in tasks if task.id == int(wanted)]
+        if not chosen and wanted != "all":
+            raise MessageError(f"{agent.identity} has no task {wanted}; `tasks {agent.identity}` lists them")
+        cancelled = held.deliveries.cancel(agent, chosen, f"cancelled by {who(props)}", who(props))
+        left = [task for task in chosen if task.id not in {one.id for one in cancelled}]
+        if left:
+            numbers = ", ".join(str(task.id) for task in left)
+            raise MessageError(f"being typed right now, and not cancelled: {numbers}")
+        return {"cancelled": [shown_task(task) for task in cancelled]}
+
+    def console_msg(self, msg: dict[str, Any]) -> str:
+        if msg.get("status") != "ok":
+            return str(self.console_error(msg))
+        from circus_failover import screen
+
+        tasks = msg.get("cancelled", msg.get("tasks", []))
+        if not tasks:
+            return "no task was cancelled" if "cancelled" in msg else "no task waits"
+        rows = [
+            (
+                *(task["id"], task["agent"], task["state"], screen.ago(task["queued_at"])),
+                *(task["attempts"], task["topic"] or "-", task["who"], task["note"] or "", task["begins"]),
+            )
+            for task in tasks
+        ]
+        columns = ("TASK", "AGENT", "STATE", "WAITS", "TRIES", "TOPIC", "BY", "NOTE", "BEGINS")
+        text = screen.table(columns, rows)
+        return f"cancelled:\n{text}" if "cancelled" in msg else str(text)
+
+
+def shown_task(task: Any) -> dict[str, Any]:
+    """Return what front ends show of a task: not the text, which may be large, but its beginning."""
+    return {
+        "id": task.id,
+        "agent": task.identity,
+        "state": task.state,
+        "queued_at": task.queued_at,
+        "attempts": task.attempts,
+        "topic": task.topic,
+        "who": task.who,
+        "note": task.note,
+        "characters": len(task.text),
+        "begins": task.text[:60].replace("\n", " "),
+    }
+
+
+class Purge(Command):  # type: ignore[misc]
+    """\
+    Delete everything of an agent that is gone
+    ==========================================
+
+    Its launches, history, intents, tasks and pane logs. Only for an agent that no section of circus.ini names
+    any more and that does not run. The answer says what was deleted.
+
+    Command line
+    ------------
+
+    ::
+
+        $ failoverctl purge NAME
+    """
+
+    name = "purge"
+    properties = ["name"]
+
+    def message(self, *args: str, **opts: Any) -> Any:
+        if len(args) != 1:
+            raise ArgumentError("purge takes the name of one agent that is gone")
+        return self.make_message(name=args[0])
+
+    def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
+        held = supervisor_of(arbiter)
+        return {"identity": str(props["name"]), "deleted": held.roster.purge(str(props["name"]))}
+
+    def console_msg(self, msg: dict[str, Any]) -> str:
+        if msg.get("status") != "ok":
+            return str(self.console_error(msg))
+        parts = [f"{number} {what}" for what, number in msg["deleted"].items() if number]
+        return f"{msg['identity']}: deleted {', '.join(parts)}"

@@ -1,0 +1,218 @@
+"""Waking: whether a launch resumes or begins fresh, and the refusals of a wake, in their order.
+
+The decision is `policy.wake`; this module collects what it depends on and says every outcome in
+lifecycle.log (`ev=wake`). It launches nothing itself: `bring_up.start` does.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from circus_failover.agent import Agent
+from circus_failover.agents import RUNTIMES
+from circus_failover.policy import wake
+from circus_failover.words import Asked, Cause, Phase, WakeAsked, WakeCause, WakeMode
+
+if TYPE_CHECKING:
+    from circus_failover.supervisor import Supervisor
+
+_LOST = (str(Cause.SERVER_LOST), str(Cause.HOST_REBOOT))
+
+
+def _stopped(agent: Agent) -> bool:
+    return agent.row.stay_stopped
+
+
+@dataclass(frozen=True)
+class WakePlan:
+    """How the next launch begins."""
+
+    mode: WakeMode
+    cause: WakeCause
+    conversation: str
+    """Kept by a resume, new for a fresh launch."""
+    command: tuple[str, ...]
+    parked_by: str | None
+    topic: str | None
+
+
+class Waking:
+    """Decides and reports the wakes of one supervisor."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    # -- resume or fresh ---------------------------------------------------------------------------
+
+    def plan(self, agent: Agent, asked: WakeAsked = WakeAsked.NOTHING, topic: str | None = None) -> WakePlan:
+        """Return how a launch would begin now.
+
+        Args:
+            agent: whose; its settings can be used.
+            asked: what the wake asks for; an end that is to be followed by a fresh launch says so itself.
+            topic: what it is woken for; None for the topic of the task whose turn is next.
+        """
+        settings, row, store = agent.settings, agent.row, self._supervisor.store
+        assert settings is not None
+        if row.pending == str(WakeMode.FRESH):
+            asked = WakeAsked.FRESH
+        topic = topic or self._supervisor.deliveries.next_topic(agent)
+        lost = agent.last_cause in _LOST and settings.resume_lost
+        resumes = self._resumes(agent, asked, lost)
+        command = RUNTIMES[settings.runtime].resume(settings, resumes) if resumes is not None else None
+        last = None
+        if row.generation > row.born:
+            last = wake.LastLaunch(lost=lost, parked_at=row.parked_at if row.parked_by else None)
+        verdict = wake.decide(
+            wake.WakeSettings(settings.kind, settings.resume_lost, settings.resume_max_age_secs),
+            asked,
+            last,
+            command is not None,
+            topic,
+            bool(resumes and topic and store is not None and store.knows_topic(resumes, topic)),
+            time.time(),
+        )
+        if verdict.mode is WakeMode.RESUME and command is not None and resumes is not None:
+            return WakePlan(verdict.mode, verdict.cause, resumes, command, row.parked_by, topic)
+        return WakePlan(
+            verdict.mode, verdict.cause, str(uuid.uuid4()), settings.command, row.parked_by, topic
+        )
+
+    def _resumes(self, agent: Agent, asked: WakeAsked, lost: bool) -> str | None:
+        """Return the conversation that a resume would continue: always one that was proven ready."""
+        row = agent.row
+        if lost and row.ready_at is not None:
+            return row.conversation
+        if row.parked_by is not None:
+            return row.parked_conversation
+        return row.ready_conversation if asked is WakeAsked.RESUME else None
+
+    # -- the verb ----------------------------------------------------------------------------------
+
+    async def wake(
+        self,
+        agent: Agent,
+        who: str,
+        asked: WakeAsked,
+        topic: str | None,
+        task: str | None,
+        timeout: float,
+        waiting: bool = False,
+    ) -> dict[str, Any]:
+        """Wake an agent, and return the verdict.
+
+        Args:
+            agent: whom.
+            who: who asked.
+            asked: what for: fresh, a resume, or as its last end says.
+            topic: what it is woken for, trimmed.
+            task: a text that it is to be given when it is ready; it is queued before anything else happens.
+            timeout: seconds after which the verdict is what is known by then.
+            waiting: also wait until the task was taken.
+        """
+        until = time.monotonic() + timeout
+        supervisor, deliveries = self._supervisor, self._supervisor.deliveries
+        supervisor.roster.read_settings(agent)
+        supervisor.check(agent)
+        if agent.observed:
+            return self._refused(
+                agent, Cause.OBSERVED, "it is observed: watched and shown, never started", task
+            )
+        if agent.row.stay_stopped:
+            reason = f"it was stopped: {agent.row.reason}; `start {agent.identity}` brings it back"
+            return self._refused(agent, Cause.STOPPED, reason, task)
+        queued = deliveries.queue(agent, task, topic, who) if task is not None else None
+        live = agent.phase is Phase.UP and agent.action is None
+        under_way = agent.phase is Phase.STARTING
+        verdict: dict[str, Any]
+        if live or under_way:
+            if under_way:
+                await supervisor.bring_up.settled(agent, until)
+            verdict = self._already(agent, asked, under_way)
+        else:
+            if topic is None and queued is not None:
+                topic = queued.topic
+            verdict = await supervisor.bring_up.start(
+                agent, who, max(0.0, until - time.monotonic()), Asked.WAKE, asked, topic
+            )
+            if verdict.get("already"):
+                verdict = self._already(agent, asked, under_way=True)
+            elif not verdict["ok"] and _stopped(agent):
+                verdict = self._refused(
+                    agent, Cause.STOPPED_MID_WAKE, f"stopped meanwhile: {agent.row.reason}"
+                )
+            elif not verdict["ok"] and verdict.get("refused"):
+                self.log_refusal(agent, str(verdict["cause"]), str(verdict["reason"]))
+        if queued is None:
+            return verdict
+        if waiting and verdict["ok"]:
+            return {**verdict, **await deliveries.delivered(agent, queued, until)}
+        return {**verdict, **deliveries.promise(queued)}
+
+    def _already(self, agent: Agent, asked: WakeAsked, under_way: bool) -> dict[str, Any]:
+        """Return the verdict for one who came while it was up, or while somebody else woke it."""
+        if agent.row.stay_stopped:
+            return self._refused(agent, Cause.STOPPED_MID_WAKE, f"stopped meanwhile: {agent.row.reason}")
+        if agent.phase is not Phase.UP:
+            reason = f"another wake was under way, and it did not come up: {agent.row.reason}"
+            return self._refused(agent, Cause(agent.row.cause or str(Cause.LAUNCH_FAILED)), reason)
+        self.log_refusal(agent, str(Cause.ALREADY_LIVE), "it is up")
+        verdict = self._supervisor.bring_up.verdict(agent, already=True)
+        if asked is not WakeAsked.NOTHING and not under_way:
+            remedy = (
+                f"`fresh {agent.identity}` ends it and begins anew"
+                if asked is WakeAsked.FRESH
+                else "park it first"
+            )
+            return {**verdict, "ok": False, "cause": str(Cause.ALREADY_LIVE), "reason": f"it is up: {remedy}"}
+        return verdict
+
+    def _refused(self, agent: Agent, cause: Cause, reason: str, task: str | None = None) -> dict[str, Any]:
+        if task is not None:
+            reason += "; the task was not queued"
+        self.log_refusal(agent, str(cause), reason)
+        return {
+            **self._supervisor.bring_up.verdict(agent),
+            "ok": False,
+            "cause": str(cause),
+            "reason": reason,
+        }
+
+    # -- the log -----------------------------------------------------------------------------------
+
+    def log_refusal(self, agent: Agent, cause: str, reason: str) -> None:
+        """Say in log and history that a wake was refused, and why."""
+        self._supervisor.record(agent, "wake", self.fields(agent, WakeMode.REFUSED, cause, reason))
+
+    def log_failure(self, agent: Agent, cause: str, reason: str) -> None:
+        """Say in log and history that a launch ended before it was ready."""
+        self._supervisor.record(agent, "wake", self.fields(agent, WakeMode.FAILED, cause, reason))
+
+    def unknown(self, name: str, reason: str) -> None:
+        """Say in the log that somebody wanted to wake what is no agent."""
+        if self._supervisor.log is not None:
+            self._supervisor.log.write(
+                time.time(),
+                "wake",
+                identity=name,
+                runtime=None,
+                mode=WakeMode.REFUSED,
+                cause=Cause.UNKNOWN_AGENT,
+                conversation=None,
+                reason=reason,
+            )
+
+    def fields(
+        self, agent: Agent, mode: WakeMode, cause: str, reason: str | None, conversation: str | None = None
+    ) -> dict[str, Any]:
+        """Return what an `ev=wake` line says beyond identity and generation."""
+        return {
+            "runtime": agent.settings.runtime if agent.settings else None,
+            "mode": str(mode),
+            "cause": cause,
+            "conversation": conversation,
+            "reason": reason,
+        }
