@@ -74,6 +74,8 @@ class Agent:
     """How its last ended launch ended."""
     ticket: Ticket | None = None
     plan: KeeperPlan | None = None
+    waking: bool = False
+    """A wake is under way; another one waits for it."""
     not_launched: tuple[Cause, str] | None = None
     """Why the start that was asked for just now launched nothing and changed nothing."""
     starting: Starting | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from circus import logger
@@ -16,6 +17,7 @@ from circus_failover import keeper, liveness, process_table, shared_state, tmux
 from circus_failover.agent import UNPARKED, Agent, KeeperPlan, Ticket
 from circus_failover.launching import Launching, NotLaunched, adding
 from circus_failover.policy.bringup import BringUp, Hindrance, Situation, Verdict, decide
+from circus_failover.problems import Problem
 from circus_failover.roster import lend_to_keeper
 from circus_failover.words import Asked, Cause, IntentAction, Liveness, Loop, Phase, WakeAsked, WakeMode
 
@@ -168,24 +170,33 @@ class BringUps:
         settings, found = agent.settings, self._supervisor.hindrance
         if found is None and agent.problems is not None:
             found = Hindrance(Cause.SETTINGS, agent.problems)
-        if found is None and settings is not None and not os.path.isdir(settings.working_dir):
-            found = Hindrance(
-                Cause.WORKING_DIR,
-                f"working_dir {settings.working_dir} is not there, expected an existing folder: create it, "
-                f"or change [watcher:{agent.identity}] and reloadconfig",
-            )
         try:
             tmux.program()
         except tmux.TmuxMissing as error:
             found = found or Hindrance(Cause.TMUX_MISSING, str(error))
-        agent.divergence = None
+        agent.divergence = self._no_working_dir(agent)
+        if found is None and agent.divergence is not None:
+            found = Hindrance(Cause.WORKING_DIR, agent.divergence)
         if settings is not None:
             gate = shared_state.check(settings.settings, settings.account)
             agent.judged_accounts = gate.accounts
             if not gate.ok:
-                agent.divergence = gate.reason
+                agent.divergence = agent.divergence or gate.reason
                 found = found or Hindrance(Cause.SHARED_STATE, gate.reason)
         return found or self._supervisor.crash_loops.hindrance(agent)
+
+    def _no_working_dir(self, agent: Agent) -> str | None:
+        """Return what is wrong with the folder an agent would start in, or None."""
+        if agent.settings is None or os.path.isdir(agent.settings.working_dir):
+            return None
+        problem = Problem(
+            str(getattr(self._supervisor.arbiter, "config_file", "circus.ini")),
+            "working_dir",
+            str(agent.settings.working_dir),
+            "an existing folder (Circus expands neither '~' nor '$VAR' here): create it or name another",
+            section=f"watcher:{agent.identity}",
+        )
+        return str(problem)
 
     def refuse(self, agent: Agent, verdict: Verdict) -> None:
         self._supervisor.record(
@@ -345,12 +356,9 @@ class BringUps:
                 )
             if asked is Asked.START and agent.row.loop == str(Loop.GIVEN_UP):
                 self._supervisor.crash_loops.forgive(agent, who)
-            agent.ticket, agent.not_launched = Ticket(asked, who, wake, topic), None
+            ticket, agent.not_launched = Ticket(asked, who, wake, topic), None
             self._supervisor.roster.read_settings(agent)
-            try:
-                await self._supervisor.turns.hold("watcher_start", lambda: self._fresh_start(agent))
-            finally:
-                agent.ticket = None
+            await self._supervisor.turns.hold("watcher_start", partial(self._fresh_start, agent, ticket))
             # Only what was left of its last launch is a reason to try once more; a `stop` that came is not.
             if agent.action is None or agent.action.intent != IntentAction.CLEAR:
                 break
@@ -366,7 +374,7 @@ class BringUps:
         await self.settled(agent, until)
         return self.verdict(agent)
 
-    async def _fresh_start(self, agent: Agent) -> None:
+    async def _fresh_start(self, agent: Agent, ticket: Ticket) -> None:
         """Start a watcher in one turn, also when Circus has not noticed that its keeper is gone."""
         if not self._still_there(agent):
             return
@@ -376,7 +384,11 @@ class BringUps:
             return
         if not agent.watcher.is_stopped():
             await agent.watcher._stop()
-        await agent.watcher._start()
+        agent.ticket = ticket
+        try:
+            await agent.watcher._start()
+        finally:
+            agent.ticket = None
 
     async def settled(self, agent: Agent, until: float) -> None:
         """Wait until no end and no launch of an agent is under way, or until a monotonic time."""

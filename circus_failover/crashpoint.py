@@ -1,7 +1,8 @@
 """Named places at which a test lets this process die, as a power cut or the OOM killer would.
 
 `FAILOVER_CRASH_AT=NAME` kills the process with SIGKILL the first time it reaches that place. The
-places are the seams of every path that ends a process; tests/live kills the supervisor at each.
+places are the seams of every path that ends a process or types a task; tests/live kills supervisor and
+workers at each.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ verdict wait for it.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import getopt
 import os
 import sys
@@ -121,7 +120,9 @@ class App(circusctl.ControllerApp):  # type: ignore[misc]
             client.stop()
 
     def _call(self, client: CircusClient, command: Any, opts: dict[str, Any], msg: Any) -> int:
-        with _patience(f"{command.name}: waiting for circusd"):
+        from circus_failover import verb_progress
+
+        with verb_progress.shown(command.name, msg, client.endpoint):
             answer = client.call(msg)
         failed = answer.get("status") == "error"
         if opts["json"]:
@@ -132,15 +133,6 @@ class App(circusctl.ControllerApp):  # type: ignore[misc]
             text = command.console_error(answer) if failed else command.console_msg(answer)
             print(text, file=sys.stderr if failed else sys.stdout)
         return REFUSED if failed else DONE
-
-
-def _patience(what: str) -> contextlib.AbstractContextManager[Any]:
-    """Show on a terminal that something takes its time; nothing where no terminal is."""
-    if not sys.stderr.isatty():
-        return contextlib.nullcontext()
-    from rich.console import Console
-
-    return Console(stderr=True).status(what)
 
 
 def _sender(verb: str) -> dict[str, Any]:

@@ -314,13 +314,10 @@ class Deliveries:
 
     # -- answers -----------------------------------------------------------------------------------
 
-    def promise(self, task: TaskRow) -> dict[str, Any]:
-        """Return what a verdict says of a task that was queued."""
-        return {
-            "task": task.id,
-            "task_state": str(TaskState.QUEUED),
-            "tasks_note": f"task {task.id} is queued",
-        }
+    def promise(self, task: TaskRow, up: bool) -> dict[str, Any]:
+        """Return what a verdict says of a task that was queued for an agent that is up, or is not."""
+        note = f"task {task.id} is queued" if up else f"task {task.id} is not delivered and stays queued"
+        return {"task": task.id, "task_state": str(TaskState.QUEUED), "tasks_note": note}
 
     async def delivered(self, agent: Agent, task: TaskRow, until: float) -> dict[str, Any]:
         """Wait until a task was taken, and return what the verdict says of it."""

@@ -102,7 +102,8 @@ class Launching:
                 launch=name,
                 conversation=plan.conversation,
                 account=launch.account,
-                pending=None,
+                # A circusd that dies before this launch is there does it again, and as it was asked for.
+                pending=plan.asked,
                 ready_at=None,
                 ready_ticks=None,
                 **self._supervisor.crash_loops.launching(agent),

@@ -7,7 +7,7 @@ slow or gone included, because Circus would start it again for ever. What it dec
 
 from __future__ import annotations
 
-import functools
+import asyncio
 import json
 import math
 import os
@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ from circus.client import CircusClient
 from circus.exc import CallError
 from circus.plugins import CircusPlugin
 
+from circus_failover.plugin_input import Event, parse_event, parse_options
 from circus_failover.state_dir import StateDir
 from circus_failover.store import Reader, StoreError, open_reader
-from circus_failover.words import Mode, Phase, Restart
 
 REQUEST_SECS = 5.0
 """How long circusd may take to answer one request; every verb a plugin uses answers at once."""
@@ -101,10 +100,11 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
         self._errors = 0
         self._last_error: str | None = None
         self._findings: list[dict[str, Any]] = []
+        self._said = Said()
         for problem in problems:
             self._mistake(problem)
 
-    # -- what a subclass does -------------------------------------------------------------------------
+    # -- what a subclass does --------------------------------------------------------------------------
 
     async def tick(self, store: Reader) -> None:
         """Look at every agent and ask for what is due."""
@@ -125,7 +125,7 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
         """Return what is to be known again after a restart, as JSON takes it."""
         return {}
 
-    # -- what it uses -----------------------------------------------------------------------------------
+    # -- what it uses ----------------------------------------------------------------------------------
 
     def ask(self, verb: str, **properties: Any) -> dict[str, Any]:
         """Ask circusd, and return its answer.
@@ -173,6 +173,12 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
         self._errors += 1
         self._last_error = f"{identity}: {text}" if identity else text
 
+    def look_at(self, identities: Iterable[str]) -> None:
+        """React soon to something about these agents; what comes together is reacted to together."""
+        if not self._happened:
+            self.loop.add_callback(self._react)
+        self._happened.update(identities)
+
     def _mistake(self, problem: str) -> None:
         """Say what is wrong with the section: to the log, and to circusd, which has one in any case.
 
@@ -183,7 +189,7 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
         self.trouble("", f"[{section}] {problem}")
         self.find("", "error", outcome="default-used", evidence=f"[{section}] {problem}")
 
-    # -- as Circus drives it -------------------------------------------------------------------------------
+    # -- as Circus drives it ---------------------------------------------------------------------------
 
     def initialize(self) -> None:
         """Connect, and tick at once."""
@@ -193,11 +199,8 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
     def handle_recv(self, data: Sequence[bytes]) -> None:
         """Take in one event; several that come together are reacted to together."""
         event = parse_event(data)
-        if event is None or not self.concerns(event):
-            return
-        if not self._happened:
-            self.loop.add_callback(self._react)
-        self._happened.add(event.identity)
+        if event is not None and self.concerns(event):
+            self.look_at([event.identity])
 
     async def _react(self) -> None:
         identities, self._happened = sorted(self._happened), set()
@@ -211,8 +214,6 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
             self._failed(error)
 
     async def _tick_for_ever(self) -> None:
-        import asyncio
-
         while True:
             begun = time.monotonic()
             await self._one_tick(begun)
@@ -239,8 +240,10 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
     def _failed(self, error: Exception) -> None:
         if isinstance(error, StoreError):
             self._close_store()
-        elif not isinstance(error, (Silent, Refused)):
-            logger.exception("%s: a tick failed", self.name)
+        if not isinstance(error, (StoreError, Silent, Refused)):
+            logger.exception("%s failed", self.name)
+        elif self._said.changed("failed", "", str(error)):
+            logger.error("%s: %s", self.name, error)
         self.trouble("", error)
 
     def _report(self, secs: float) -> None:
@@ -271,7 +274,7 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
             self._circusd.stop()
             self._circusd = None
 
-    # -- the store ----------------------------------------------------------------------------------------------
+    # -- the store -------------------------------------------------------------------------------------
 
     def _configured_state_dir(self) -> Path | None:
         """Return the state directory that failover.yaml names; None: circusd must be asked."""

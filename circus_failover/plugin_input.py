@@ -18,15 +18,14 @@ from circus_failover.words import Mode, Restart
 LEAST_INTERVAL_SECS = 0.1
 LONGEST_INTERVAL_SECS = 86400.0
 EVENTS = frozenset({"agent", "spawn", "reap", "stop"})
-_CIRCUS_OPTIONS = frozenset(
-    {
-        # What Circus 0.19 itself puts among a plugin's options, and the options of the plugin's own watcher.
-        *("__name__", "name", "use", "active", "priority", "cmd", "args", "singleton", "autostart", "respawn"),
-        *("warmup_delay", "working_dir", "uid", "gid", "max_retry", "stop_signal", "stop_children", "env"),
-        *("graceful_timeout", "executable", "copy_env", "copy_path", "virtualenv", "send_hup", "shell"),
-        *("max_age", "max_age_variance", "close_child_stdin", "close_child_stdout", "close_child_stderr"),
-    }
-)
+# Circus 0.19's own: what it puts among a plugin's options, and what it reads for the plugin's watcher.
+_CIRCUS_OPTIONS = """
+__name__ name use active args autostart close_child_stderr close_child_stdin close_child_stdout cmd
+copy_env copy_path env executable gid graceful_timeout hooks loop max_age max_age_variance max_retry
+numprocesses on_demand prereload_fn priority respawn rlimits send_hup shell shell_args singleton
+stderr_stream stdin_socket stdout_stream stop_children stop_signal uid use_sockets virtualenv
+virtualenv_py_ver warmup_delay working_dir
+"""
 _CIRCUS_PREFIXES = ("stdout_stream.", "stderr_stream.", "hooks.", "rlimit_", "env.")
 _SWITCH = {
     **dict.fromkeys(("true", "on", "yes", "1"), True),
@@ -83,11 +82,11 @@ def parse_options(given: Mapping[str, str], interval: float) -> tuple[Options, l
     Returns:
         The options, and one sentence for each mistake.
     """
-    known = ("interval", "dry_run", "config")
+    known, circus = ("interval", "dry_run", "config"), _CIRCUS_OPTIONS.split()
     problems = [
         f"{name} = {value!r}: expected one of the options {', '.join(known)}; it is ignored"
         for name, value in sorted(given.items())
-        if name not in known and name not in _CIRCUS_OPTIONS and not name.startswith(_CIRCUS_PREFIXES)
+        if name not in known and name not in circus and not name.startswith(_CIRCUS_PREFIXES)
     ]
     text = str(given.get("interval", interval)).strip()
     try:

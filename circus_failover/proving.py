@@ -210,6 +210,7 @@ class Proving:
             ready_at=now,
             ready_ticks=process_table.now(),
             ready_conversation=conversation,
+            pending=None,
             **UNPARKED,
             writes=writes,
         )
@@ -242,6 +243,7 @@ class Proving:
             phase=Phase.STOPPED if agent.row.stay_stopped else Phase.DOWN,
             cause=Cause.LAUNCH_FAILED,
             reason=reason,
+            pending=None,
         )
         self._supervisor.waking.log_failure(agent, str(Cause.LAUNCH_FAILED), reason)
         if other.liveness is Liveness.LIVE and not other.ours:

@@ -41,6 +41,11 @@ class SelfRequests:
                 f"the request is of generation {generation}, and generation {agent.row.generation} "
                 "is the recorded launch: an older launch decides nothing about a newer one"
             )
+        if what == "fresh":
+            self._supervisor.roster.read_settings(agent)
+            hindrance = self._supervisor.bring_up.hindrance(agent)
+            if hindrance is not None:
+                return f"it could not be brought back, and nothing was ended: {hindrance.reason}"
         if agent.action is not None and agent.action.intent == str(INTENTS[what]):
             return None
         parked_by = ParkedBy.OPERATOR_STOP if what == "stop" else ParkedBy.SELF

@@ -391,6 +391,7 @@ class Supervisor:
                 phase=Phase.STOPPED if agent.row.stay_stopped else Phase.DOWN,
                 cause=cause,
                 reason=reason,
+                pending=None,
             )
         except StoreError as error:
             # An end is stored whole or not at all; the next tick finds it again.

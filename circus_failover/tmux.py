@@ -7,6 +7,7 @@ joined into a shell string, and a call that timed out raises `TmuxTimeout`: unkn
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import shutil
@@ -20,6 +21,10 @@ from pathlib import Path
 
 PANE_FORMAT = (
     "#{pane_id}\t#{pane_pid}\t#{pane_dead}\t#{pane_dead_status}\t#{pane_dead_signal}\t#{pid}\t#{pane_tty}"
+)
+LOOK_FORMAT = (
+    "#{pane_pid}\t#{pane_dead}\t#{pane_dead_status}\t#{pane_dead_signal}\t#{pid}"
+    "\t#{cursor_y}\t#{history_size}"
 )
 
 OWN_SERVER_CONFIG = """\
@@ -62,6 +67,31 @@ class Pane:
     """Number of the signal that ended a dead pane's process, where one did."""
     server_pid: int
     tty: str
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that a pane must run for anything to be typed into it."""
+
+    pid: int
+    server_pid: int | None
+    """The server's process; None when it is not known and any may serve the socket."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a pane shows at one moment, and whose it is."""
+
+    pid: int
+    dead: bool
+    dead_status: int | None
+    dead_signal: int | None
+    server_pid: int
+    cursor: int
+    """The row the cursor is on, counted as `first` is."""
+    first: int
+    """Which row `rows` begins with, counted from the oldest in the pane's history."""
+    rows: tuple[str, ...]
 
 
 def program() -> str:
@@ -115,13 +145,14 @@ def server_pid(path: Path, timeout: float = 0.2) -> int | None:
         client.close()
 
 
-def run(path: Path, arguments: Sequence[str], timeout: float = 2.0) -> str:
+def run(path: Path, arguments: Sequence[str], timeout: float = 2.0, stdin: bytes | None = None) -> str:
     """Run one tmux command on a server and return its output.
 
     Args:
         path: the server's socket.
         arguments: the tmux command and its arguments.
         timeout: seconds to wait for the answer.
+        stdin: what the command may read from its standard input; it shows in no `ps`.
 
     Raises:
         TmuxTimeout: no answer in time; the client is ended, the server is left alone.
@@ -132,7 +163,8 @@ def run(path: Path, arguments: Sequence[str], timeout: float = 2.0) -> str:
         answer = subprocess.run(
             [program(), "-u", "-S", str(path), *arguments],
             capture_output=True,
-            stdin=subprocess.DEVNULL,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
             timeout=timeout,
             check=False,
             env=client_environment(),
@@ -199,6 +231,93 @@ def capture(path: Path, pane: str, lines: int = 200, timeout: float = 2.0) -> st
     text = run(path, ["capture-pane", "-p", "-J", "-t", pane, "-S", f"-{lines}"], timeout)
     kept = [line for line in text.splitlines() if not line.startswith("Pane is dead (")]
     return "\n".join("\n".join(kept).rstrip().splitlines()[-lines:])
+
+
+def look(path: Path, pane: str, history: int = 200, timeout: float = 2.0) -> Look | None:
+    """Return what a pane shows, row by row, and whose it is, all of one moment; None when it is not there.
+
+    Both commands go to the server as one sequence, which it carries out without reading what programs print
+    (tmux 3.3a). Rows are not joined where a line wraps, so that they fit the cursor.
+
+    Args:
+        path: the server's socket.
+        pane: the pane's id.
+        history: how many rows above the visible ones to return.
+        timeout: seconds to wait for the answer.
+    """
+    ask = ["display-message", "-p", "-t", pane, LOOK_FORMAT]
+    try:
+        text = run(path, [*ask, ";", "capture-pane", "-p", "-t", pane, "-S", f"-{history}"], timeout)
+    except TmuxTimeout:
+        raise
+    except TmuxError as error:
+        if "can't find pane" in str(error) or serves(path) is False:
+            return None
+        raise
+    head, _, shown = text.partition("\n")
+    pid, dead, status, number, server, cursor, above = head.split("\t")
+    return Look(
+        pid=int(pid),
+        dead=dead == "1",
+        dead_status=int(status) if status else None,
+        dead_signal=int(number) if number else None,
+        server_pid=int(server),
+        cursor=int(above) + int(cursor),
+        first=max(int(above) - history, 0),
+        rows=tuple(shown.split("\n")[:-1]),
+    )
+
+
+def paste(path: Path, pane: str, owner: Owner, buffer: str, text: str, timeout: float = 10.0) -> bool:
+    """Paste a text into a pane: as one bracketed paste where the program asked for it; False as for `press`.
+
+    A mode of the pane (copy mode) takes keys and not what is pasted (tmux 3.3a), and is left all the same.
+
+    Args:
+        path: the server's socket.
+        pane: the pane's id.
+        owner: the process the pane must run.
+        buffer: a name for the paste buffer, which is gone afterwards.
+        text: what to paste; it goes to tmux by standard input, newlines as they are.
+        timeout: seconds to wait for each answer.
+    """
+    run(path, ["load-buffer", "-b", buffer, "-"], timeout, stdin=text.encode())
+    return _if_owned(
+        path,
+        pane,
+        owner,
+        f"copy-mode -q -t {pane} ; paste-buffer -p -d -r -b {buffer} -t {pane}",
+        f"delete-buffer -b {buffer}",
+        timeout,
+    )
+
+
+def press(path: Path, pane: str, owner: Owner, *keys: str, timeout: float = 2.0) -> bool:
+    """Press keys in a pane, out of copy mode; False when it runs another process, and nothing was pressed.
+
+    Args:
+        path: the server's socket.
+        pane: the pane's id.
+        owner: the process the pane must run.
+        keys: names of keys as tmux spells them (`Enter`, `C-u`).
+        timeout: seconds to wait for the answer.
+    """
+    commands = f"copy-mode -q -t {pane} ; send-keys -t {pane} {' '.join(keys)}"
+    return _if_owned(path, pane, owner, commands, "", timeout)
+
+
+def _if_owned(path: Path, pane: str, owner: Owner, commands: str, otherwise: str, timeout: float) -> bool:
+    """Have the server run commands if the pane runs that process: it asks and acts in one go, so no race.
+
+    The commands are one string, as `if-shell` wants them: made of ids and names of ours, never of a text.
+    """
+    # A target that is not there makes `#{pane_pid}` empty, so the answer is no (tmux 3.3a).
+    same = [f"#{{==:#{{pane_pid}},{owner.pid}}}", "#{==:#{pane_dead},0}"]
+    if owner.server_pid is not None:
+        same.append(f"#{{==:#{{pid}},{owner.server_pid}}}")
+    condition = functools.reduce(lambda one, other: f"#{{&&:{one},{other}}}", same)
+    done = f"{commands} ; display-message -p done"
+    return run(path, ["if-shell", "-F", "-t", pane, condition, done, otherwise], timeout).strip() == "done"
 
 
 def prod(path: Path, timeout: float = 2.0) -> None:

@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 _LOST = (str(Cause.SERVER_LOST), str(Cause.HOST_REBOOT))
 
 
-def _stopped(agent: Agent) -> bool:
-    return agent.row.stay_stopped
-
-
 @dataclass(frozen=True)
 class WakePlan:
     """How the next launch begins."""
@@ -37,6 +33,8 @@ class WakePlan:
     command: tuple[str, ...]
     parked_by: str | None
     topic: str | None
+    asked: str | None
+    """What was asked for by name, `fresh` or `resume`; None when the last end decided."""
 
 
 class Waking:
@@ -57,8 +55,9 @@ class Waking:
         """
         settings, row, store = agent.settings, agent.row, self._supervisor.store
         assert settings is not None
-        if row.pending == str(WakeMode.FRESH):
-            asked = WakeAsked.FRESH
+        if row.pending is not None:
+            asked = WakeAsked(row.pending)
+        by_name = None if asked is WakeAsked.NOTHING else str(asked)
         topic = topic or self._supervisor.deliveries.next_topic(agent)
         lost = agent.last_cause in _LOST and settings.resume_lost
         resumes = self._resumes(agent, asked, lost)
@@ -76,9 +75,9 @@ class Waking:
             time.time(),
         )
         if verdict.mode is WakeMode.RESUME and command is not None and resumes is not None:
-            return WakePlan(verdict.mode, verdict.cause, resumes, command, row.parked_by, topic)
+            return WakePlan(verdict.mode, verdict.cause, resumes, command, row.parked_by, topic, by_name)
         return WakePlan(
-            verdict.mode, verdict.cause, str(uuid.uuid4()), settings.command, row.parked_by, topic
+            verdict.mode, verdict.cause, str(uuid.uuid4()), settings.command, row.parked_by, topic, by_name
         )
 
     def _resumes(self, agent: Agent, asked: WakeAsked, lost: bool) -> str | None:
@@ -86,9 +85,8 @@ class Waking:
         row = agent.row
         if lost and row.ready_at is not None:
             return row.conversation
-        if row.parked_by is not None:
-            return row.parked_conversation
-        return row.ready_conversation if asked is WakeAsked.RESUME else None
+        parked = row.parked_conversation if row.parked_by is not None else None
+        return parked or row.ready_conversation if asked is WakeAsked.RESUME else parked
 
     # -- the verb ----------------------------------------------------------------------------------
 
@@ -125,32 +123,43 @@ class Waking:
             reason = f"it was stopped: {agent.row.reason}; `start {agent.identity}` brings it back"
             return self._refused(agent, Cause.STOPPED, reason, task)
         queued = deliveries.queue(agent, task, topic, who) if task is not None else None
-        live = agent.phase is Phase.UP and agent.action is None
-        under_way = agent.phase is Phase.STARTING
-        verdict: dict[str, Any]
-        if live or under_way:
-            if under_way:
-                await supervisor.bring_up.settled(agent, until)
-            verdict = self._already(agent, asked, under_way)
+        if agent.waking or agent.phase is Phase.STARTING:
+            await self._other_wake(agent, until)
+            verdict = self._already(agent, asked, under_way=True)
+        elif agent.phase is Phase.UP and agent.action is None:
+            verdict = self._already(agent, asked, under_way=False)
         else:
-            if topic is None and queued is not None:
-                topic = queued.topic
-            verdict = await supervisor.bring_up.start(
-                agent, who, max(0.0, until - time.monotonic()), Asked.WAKE, asked, topic
-            )
-            if verdict.get("already"):
-                verdict = self._already(agent, asked, under_way=True)
-            elif not verdict["ok"] and _stopped(agent):
-                verdict = self._refused(
-                    agent, Cause.STOPPED_MID_WAKE, f"stopped meanwhile: {agent.row.reason}"
-                )
-            elif not verdict["ok"] and verdict.get("refused"):
-                self.log_refusal(agent, str(verdict["cause"]), str(verdict["reason"]))
+            agent.waking = True
+            try:
+                verdict = await self._launch(agent, who, asked, topic, until)
+            finally:
+                agent.waking = False
+                agent.wake_waiters()
         if queued is None:
             return verdict
         if waiting and verdict["ok"]:
             return {**verdict, **await deliveries.delivered(agent, queued, until)}
-        return {**verdict, **deliveries.promise(queued)}
+        return {**verdict, **deliveries.promise(queued, bool(verdict["ok"]))}
+
+    async def _launch(
+        self, agent: Agent, who: str, asked: WakeAsked, topic: str | None, until: float
+    ) -> dict[str, Any]:
+        verdict = await self._supervisor.bring_up.start(
+            agent, who, max(0.0, until - time.monotonic()), Asked.WAKE, asked, topic
+        )
+        if verdict["already"]:
+            return self._already(agent, asked, under_way=True)
+        if not verdict["ok"] and agent.row.stay_stopped:
+            return self._refused(agent, Cause.STOPPED_MID_WAKE, f"stopped meanwhile: {agent.row.reason}")
+        if verdict["refused"]:
+            self.log_refusal(agent, str(verdict["cause"]), str(verdict["reason"]))
+        return verdict
+
+    async def _other_wake(self, agent: Agent, until: float) -> None:
+        """Wait until the wake that somebody else asked for has come to its end."""
+        while agent.waking and time.monotonic() < until:
+            await agent.next_change(min(until - time.monotonic(), 0.5))
+        await self._supervisor.bring_up.settled(agent, until)
 
     def _already(self, agent: Agent, asked: WakeAsked, under_way: bool) -> dict[str, Any]:
         """Return the verdict for one who came while it was up, or while somebody else woke it."""

@@ -1,262 +1,77 @@
-"""failover-worker: one short-lived process that carries out one deliberate end.
+"""failover-worker: one short-lived process that carries out one order of circusd's.
 
-circusd starts it with a file that says all it needs; it holds the agent's lock while it works, and
-reports through the spool, so that it survives circusd. Every step may be repeated: a worker that died
-half-way is started again by circusd's next tick. It ends only processes that are proven, by pid and
-start time, to belong to the launch it was told of.
+circusd starts it with a file that says all it needs. This module takes the lock that the order names, bounds
+the work with an alarm, has the module of its kind carry it out, and reports through the spool, so that the
+report survives circusd. It knows nothing of what is done: that is `ending_work` (`end`), `typing_work`
+(`type`) and `boot_work` (`boot`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from circus_failover import crashpoint, private_file, process_table, spool, tmux
-from circus_failover.process_table import ProbeFailed, ProcessId
-
-POLL_SECS = 0.05
-HANGUP_AFTER_SECS = 1.0
-"""An interactive shell ignores SIGTERM and honours SIGHUP (bash(1), SIGNALS)."""
-KILL_WAIT_SECS = 5.0
-ROUNDS = 3
-SETTLE_SECS = 2.0
-PATIENCE_SECS = 60.0
-"""What a worker may take beyond the agent's grace: a dozen tmux calls of 2 s, and the wait after SIGKILL."""
+from circus_failover import boot_work, crashpoint, ending_work, spool, typing_work
 
 
-@dataclass(frozen=True)
-class Order:
-    """What a worker is told."""
+class Work(Protocol):
+    """What an order of any kind is to its worker."""
 
-    action: int
-    identity: str
-    generation: int
-    launch: str | None
-    """The launch's own name; None for a session that somebody else started."""
-    agent: ProcessId | None
-    server: ProcessId | None
-    socket: Path
-    session: str
-    pane: str | None
-    stop_secs: float
-    spool: Path
-    lock: Path
-    tree: Path
-    supervisor: int
-    """Pid of the circusd that gave the order, which is never ended, wherever it was started from."""
+    @property
+    def lock(self) -> Path | None:
+        """The file that keeps two workers from acting on the same thing; None when nothing has to."""
 
-    @classmethod
-    def load(cls, path: Path) -> Order:
-        """Read an order from the file circusd wrote."""
-        raw = json.loads(path.read_bytes())
-        return cls(
-            action=raw["action"],
-            identity=raw["identity"],
-            generation=raw["generation"],
-            launch=raw["launch"],
-            agent=_process(raw["agent"]),
-            server=_process(raw["server"]),
-            socket=Path(raw["socket"]),
-            session=raw["session"],
-            pane=raw["pane"],
-            stop_secs=raw["stop_secs"],
-            spool=Path(raw["spool"]),
-            lock=Path(raw["lock"]),
-            tree=Path(raw["tree"]),
-            supervisor=raw["supervisor"],
-        )
+    @property
+    def spool(self) -> Path:
+        """The folder that the report goes to."""
+
+    @property
+    def alarm_secs(self) -> int:
+        """After so many seconds the worker is killed; circusd starts another."""
+
+    def carry_out(self) -> dict[str, Any] | None:
+        """Do the work and return the report, or None when it cannot be told yet how it ended."""
 
 
-def _process(raw: Sequence[int] | None) -> ProcessId | None:
-    return ProcessId(raw[0], raw[1]) if raw else None
+KINDS: dict[str, Callable[[Mapping[str, Any]], Work]] = {
+    "end": ending_work.Order.load,
+    "type": typing_work.Order.load,
+    "boot": boot_work.Order.load,
+}
 
 
 def main() -> int:
-    """Carry out the order in the file named by the only argument.
+    """Carry out the order in the file named by the only argument; one without a kind is an end.
 
     Returns:
-        0 done and reported, 75 another worker is at it (EX_TEMPFAIL), 70 it failed and said so.
+        0 done and reported, 75 another worker is at it (EX_TEMPFAIL), 70 it failed and said so, or it ended
+        without a report because it could not tell: circusd starts it again.
     """
-    order = Order.load(Path(sys.argv[1]))
-    handle = os.open(order.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return 75
+    raw = json.loads(Path(sys.argv[1]).read_bytes())
+    work = KINDS[raw.get("kind", "end")](raw)
+    if work.lock is not None:
+        # Never closed: the lock is held until this process is gone.
+        handle = os.open(work.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return 75
     # One that hangs would hold the lock for ever; killed by this, the next tick starts another.
-    signal.alarm(int(order.stop_secs * ROUNDS + PATIENCE_SECS))
-    report: dict[str, Any] = {
-        "kind": "ended",
-        "action": order.action,
-        "identity": order.identity,
-        "generation": order.generation,
-    }
-    try:
-        report.update(_carry_out(order))
-    except Exception as error:
-        report.update(outcome="failed", reason=f"{type(error).__name__}: {error}")
+    signal.alarm(work.alarm_secs)
+    report = work.carry_out()
+    if report is None:
+        return 70
     report["at"] = time.time()
     crashpoint.reached("worker-before-report")
-    spool.send(order.spool, report)
+    spool.send(work.spool, report)
     return 0 if report["outcome"] != "failed" else 70
-
-
-def _carry_out(order: Order) -> dict[str, Any]:
-    started = time.monotonic()
-    processes: list[ProcessId] = []
-    killed: list[ProcessId] = []
-    # An agent that ends may start something that outlives it, so what belongs to it is looked for again.
-    for _ in range(ROUNDS):
-        new = [process for process in _launch_processes(order) if process not in processes]
-        if processes and not any(_runs(process) for process in new):
-            break
-        processes += new
-        # Written before the first signal: a worker that takes over still knows orphans of a dead parent.
-        private_file.replace(order.tree, json.dumps([[process.pid, process.start] for process in processes]))
-        crashpoint.reached("worker-before-signal")
-        killed += _end(new, order)
-        crashpoint.reached("worker-after-signal")
-        if not new:
-            break
-    left = [process.pid for process in processes if _runs(process)]
-    screen, status, number, note = _close_session(order)
-    outcome = "left" if left else "ended"
-    reasons = [note] if note else []
-    if left:
-        reasons.insert(0, f"processes {left} did not end after SIGKILL")
-    return {
-        "outcome": outcome,
-        "reason": "; ".join(reasons),
-        "killed": [process.pid for process in killed],
-        "left": left,
-        "exit_status": status,
-        "exit_signal": number,
-        "last_output": screen,
-        "secs": round(time.monotonic() - started, 3),
-    }
-
-
-def _launch_processes(order: Order) -> list[ProcessId]:
-    """Return what belongs to this launch: its tree, what carries its name, and what was found before."""
-    found: dict[ProcessId, None] = {}
-    if order.agent is not None:
-        found.update(dict.fromkeys(process_table.descendants(order.agent)))
-    found.update(dict.fromkeys(_carrying(order)))
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        found.update(dict.fromkeys(ProcessId(*pair) for pair in json.loads(order.tree.read_bytes())))
-    # A server inherits the variables of the client that started it; it is no agent. Neither is a keeper.
-    infrastructure = {order.server} if order.server else set()
-    # circusd may have been started from an agent's own shell: it, its keepers and plugins are nobody's agent.
-    supervisor = process_table.identify(order.supervisor)
-    if supervisor is not None:
-        infrastructure.update(process_table.descendants(supervisor))
-    # By pid alone: whoever listens there now is a server, also one that replaced the recorded one.
-    never = {os.getpid(), tmux.server_pid(order.socket)}
-    return [process for process in found if process not in infrastructure and process.pid not in never]
-
-
-def _carrying(order: Order) -> list[ProcessId]:
-    return process_table.carrying(order.launch) if order.launch else []
-
-
-def _runs(process: ProcessId) -> bool:
-    try:
-        return process_table.alive(process)
-    except ProbeFailed:
-        return True
-
-
-def _end(processes: Sequence[ProcessId], order: Order) -> list[ProcessId]:
-    """Ask the launch to end, wait out its grace, kill what is left; return what had to be killed."""
-    # The agent alone is asked first, so that it can end its own tools; its orphans are asked when it is gone.
-    main = [process for process in processes if process == order.agent] or list(processes)
-    begun = time.monotonic()
-    asked: dict[ProcessId, float] = {}
-    hung_up: set[ProcessId] = set()
-    while time.monotonic() - begun < order.stop_secs:
-        running = [process for process in processes if _runs(process)]
-        if not running:
-            return []
-        wanted = [process for process in main if process in running] or running
-        now = time.monotonic()
-        for process in wanted:
-            if process not in asked:
-                process_table.send(process, signal.SIGTERM)
-                asked[process] = now
-            elif process not in hung_up and now - asked[process] >= HANGUP_AFTER_SECS:
-                process_table.send(process, signal.SIGHUP)
-                process_table.send(process, signal.SIGCONT)
-                hung_up.add(process)
-        time.sleep(POLL_SECS)
-    killed = [process for process in processes if process_table.send(process, signal.SIGKILL)]
-    begun = time.monotonic()
-    while any(_runs(process) for process in killed) and time.monotonic() - begun < KILL_WAIT_SECS:
-        time.sleep(POLL_SECS)
-    return killed
-
-
-def _close_session(order: Order) -> tuple[str | None, int | None, int | None, str]:
-    """Keep the last screen and the exit status, then close the session if it is this launch's.
-
-    Returns:
-        Last screen, exit status, signal number, and what could not be done.
-    """
-    try:
-        panes = tmux.panes(order.socket, order.session)
-        mine = [pane for pane in panes if pane.pane == order.pane] if order.pane else panes
-        if order.server is not None and panes and panes[0].server_pid != order.server.pid:
-            return None, None, None, "another server serves its socket now: its session was left alone"
-        if not mine:
-            return None, None, None, ""
-        pane = _settled(order, mine[0])
-        screen = tmux.capture(order.socket, pane.pane)
-        if not pane.dead and not _of_launch(order, pane):
-            return screen, None, None, "its session holds a process of somebody else and was left alone"
-        tmux.close_session(order.socket, order.session)
-        return screen, pane.dead_status, pane.dead_signal, ""
-    except tmux.TmuxTimeout as error:
-        return None, None, None, f"its session could not be closed: {error}"
-    except tmux.TmuxError as error:
-        return None, None, None, f"its session could not be closed: {error}"
-
-
-def _of_launch(order: Order, pane: tmux.Pane) -> bool:
-    """Say whether a living pane is this launch's own, by pid or by the variables it was started with."""
-    if order.agent is not None and pane.pid == order.agent.pid:
-        return True
-    return any(process.pid == pane.pid for process in _carrying(order))
-
-
-def _settled(order: Order, pane: tmux.Pane) -> tmux.Pane:
-    """Give tmux a moment to reap the pane's process and to read what it printed last.
-
-    tmux knows an exit status as soon as it has reaped the process, and calls the pane dead once it has read
-    the terminal to its end (server_child_exited, window_pane_read_callback, tmux 3.3a): either may be first.
-    """
-
-    def whole() -> bool:
-        return pane.dead and (pane.dead_status is not None or pane.dead_signal is not None)
-
-    begun = time.monotonic()
-    while not whole() and time.monotonic() - begun < SETTLE_SECS:
-        if not pane.dead and order.agent is not None and pane.pid == order.agent.pid and _runs(order.agent):
-            break
-        tmux.prod(order.socket)
-        time.sleep(POLL_SECS)
-        again = [found for found in tmux.panes(order.socket, order.session) if found.pane == pane.pane]
-        if not again:
-            break
-        pane = again[0]
-    return pane
 
 
 if __name__ == "__main__":

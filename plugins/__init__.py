@@ -1,4 +1,10 @@
 """The Circus plugins of circus-failover, one file each; installed as `circus_failover.plugins`.
 
 A plugin watches, decides and asks circusd over its endpoint; it never starts or ends an agent itself.
+In circus.ini: `use = circus_failover.plugins.IdleReaper`.
 """
+
+from circus_failover.plugins.crash_loop_guard import CrashLoopGuard
+from circus_failover.plugins.idle_reaper import IdleReaper
+
+__all__ = ["CrashLoopGuard", "IdleReaper"]

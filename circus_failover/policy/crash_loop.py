@@ -199,8 +199,8 @@ def reason(
     if state.loop is Loop.GIVEN_UP:
         return f"{died}; given up: {reset}, or failoverctl start {identity}"
     if state.loop is Loop.HALF_OPEN:
-        stable_secs = _secs(settings.stable_secs)
-        return f"{died}; one launch is on trial: up for {stable_secs} s it clears the crash loop, as does {reset}"
+        clears = f"up for {_secs(settings.stable_secs)} s it clears the crash loop, as does {reset}"
+        return f"{died}; one launch is on trial: {clears}"
     due = due_at(state, now)
     if due is None or due <= now:
         return f"{died}; one launch may be tried now, or {reset}"

@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from circus_failover.policy.crash_loop import Ended, LoopState, due_at, permits, was_stable
-from circus_failover.words import Loop, Phase, Restart, Word
+from circus_failover.words import Phase, Restart, Word
 
 FIRST_DELAY_SECS = 1.0
 LONGEST_DELAY_SECS = 60.0
@@ -136,8 +136,8 @@ def _quick_ends(fallen: Fallen) -> int:
 
 def _delay(fallen: Fallen, quick: int) -> float:
     """Return the seconds between the last end and the next launch."""
-    # No float can hold 2 ** 2000, and an agent may well fall as often as that.
-    doublings = min(max(quick - 1, 0), 16)
+    # Bounded, since an agent may well fall two thousand times, and no float is as large as 2 ** 2000.
+    doublings: int = min(max(quick - 1, 0), 16)
     # The same at every tick and in every process: a string seeds by SHA-512, not by hash() (CPython 3.2+).
     jitter = random.Random(f"{fallen.identity}:{fallen.generation}").random() * JITTER
-    return min(FIRST_DELAY_SECS * 2**doublings, LONGEST_DELAY_SECS) * (1 + jitter)
+    return min(FIRST_DELAY_SECS * 2.0**doublings, LONGEST_DELAY_SECS) * (1 + jitter)

@@ -166,7 +166,7 @@ def end_all(
         if intent in (IntentAction.RESTART, IntentAction.FRESH):
             held.roster.read_settings(agent)
             hindrance = held.bring_up.hindrance(agent)
-            if hindrance is not None and agent.phase is Phase.UP:
+            if hindrance is not None and (agent.phase is Phase.UP or intent is IntentAction.FRESH):
                 # It could be ended, but not brought back.
                 reason = f"it could not be brought back, and nothing was ended: {hindrance.reason}"
                 verdicts.append(refused(agent, reason))

@@ -91,6 +91,14 @@ class Fleet:
         """Add a plain watcher, which is no agent."""
         self.sections[f"watcher:{name}"] = {"cmd": cmd, **options}
 
+    def guard(self, **options: str) -> None:
+        """Add the plugin that carries out restart policies."""
+        self.plugins["plugin:guard"] = {"use": "circus_failover.plugins.CrashLoopGuard", **options}
+
+    def reaper(self, **options: str) -> None:
+        """Add the plugin that parks idle agents."""
+        self.plugins["plugin:reaper"] = {"use": "circus_failover.plugins.IdleReaper", **options}
+
     def write(self) -> None:
         """Write circus.ini and failover.yaml as described so far."""
         lines = [

@@ -215,6 +215,7 @@ class TestRestored:
         for name in policies:
             fleet.agent(name, failover__restart=name)
         fleet.start()
+        fleet.guard()
         views = fleet.await_up(*policies)
         if while_down:
             fleet.end(signal.SIGTERM)

@@ -746,6 +746,7 @@ def test_a_death_while_circusd_is_down_is_recorded_at_its_next_start(fleet: Flee
 
 def test_an_agent_that_always_comes_back_does_so_at_circusd_s_next_start(fleet: Fleet) -> None:
     fleet.agent("bob", failover__restart="always")
+    fleet.guard()
     fleet.start()
     (view,) = fleet.await_up("bob")
     fleet.end(signal.SIGKILL)

@@ -108,7 +108,10 @@ def test_the_agent_gets_its_own_variables_and_nothing_of_circusd_s(fleet: Fleet)
     assert environ["FAILOVER_CONVERSATION"] == launch.conversation
     assert environ["FAILOVER_HOME"] == str(home)
     base = {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"}
-    ours = {f"FAILOVER_{name}" for name in ("IDENTITY", "GENERATION", "LAUNCH", "CONVERSATION", "HOME")}
+    ours = {
+        f"FAILOVER_{name}"
+        for name in ("IDENTITY", "GENERATION", "LAUNCH", "CONVERSATION", "HOME", "STATE_DIR")
+    }
     ini = {"FAILOVER_CONFIG", "FAILOVER_TEST_FLEET"}
     terminal = {"TERM", "TMUX", "TMUX_PANE", "PWD", "OLDPWD", "SHLVL", "_"}
     assert set(environ) <= base | ours | ini | terminal

@@ -1,4 +1,4 @@
-"""The crash-loop guard's decisions: their tables, read from the module line by line, and what never happens."""
+"""The crash-loop guard: its tables, read from the module line by line, and what never happens."""
 
 from __future__ import annotations
 
@@ -340,9 +340,7 @@ states = st.one_of(
 
 
 @given(states, st.lists(ends, max_size=6))
-def test_no_end_holds_an_agent_for_longer_than_the_longest_hold(
-    state: LoopState, ended: list[Ended]
-) -> None:
+def test_no_end_holds_an_agent_for_longer_than_the_longest_hold(state: LoopState, ended: list[Ended]) -> None:
     new = after_end(SETTINGS, state, ended, NOW)
     if new.loop is not Loop.GIVEN_UP:
         assert any(permits(new, NOW + wait) for wait in (0, 600))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -261,12 +262,18 @@ def test_the_probe_is_asked_for_exactly_where_it_can_decide(
     assert asks == parks
 
 
-@given(settings_, evidences, ago, st.sampled_from(["last_activity", "last_task", "last_attached"]))
+LIVELY: list[Callable[[Evidence], Evidence]] = [
+    lambda evidence: replace(evidence, last_activity=NOW),
+    lambda evidence: replace(evidence, last_task=NOW),
+    lambda evidence: replace(evidence, last_attached=NOW),
+]
+
+
+@given(settings_, evidences, ago, st.sampled_from(LIVELY))
 def test_a_sign_of_life_this_moment_keeps_it_up(
-    settings: IdleSettings, evidence: Evidence, floor: float | None, which: str
+    settings: IdleSettings, evidence: Evidence, floor: float | None, moved: Callable[[Evidence], Evidence]
 ) -> None:
-    lively = replace(evidence, **{which: NOW})
-    assert decide(settings, lively, floor, NOW).action not in (IdleAction.PARK, IdleAction.PROBE)
+    assert decide(settings, moved(evidence), floor, NOW).action not in (IdleAction.PARK, IdleAction.PROBE)
 
 
 @given(settings_, evidences, ago)
@@ -287,7 +294,16 @@ def test_the_age_is_never_negative(settings: IdleSettings, evidence: Evidence, f
         (-3600.0, 30.0, True),
         (30.0, 0.0, True),
     ],
-    ids=["none", "just", "forward", "just back", "back", "a suspend", "set back an hour", "steady stood still"],
+    ids=[
+        "none",
+        "just",
+        "forward",
+        "just back",
+        "back",
+        "a suspend",
+        "set back an hour",
+        "steady stood still",
+    ],
 )
 def test_a_jump_is_when_the_wall_clock_moved_otherwise_than_the_steady_one(
     wall: float, steady: float, jumped: bool

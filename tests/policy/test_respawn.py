@@ -14,6 +14,7 @@ from circus_failover.policy.respawn import Fallen, RespawnAction, decide
 from circus_failover.words import Cause, Loop, Phase, Restart
 
 NOW = 1_000_000.0
+DELAY_OF_BOB_7 = 1.151493
 CLOSED = LoopState(Loop.CLOSED, None, 0)
 OPEN = LoopState(Loop.OPEN, NOW + 25, 1)
 TRIAL = LoopState(Loop.HALF_OPEN, None, 1)
@@ -140,8 +141,7 @@ DELAYS: list[tuple[str, list[Ended], float]] = [
 def test_the_delay_doubles_with_each_quick_end_in_a_row(ended: list[Ended], delay: float) -> None:
     at = decide(replace(ALWAYS, ended=ended), NOW).at
     assert at is not None
-    waited = at - ended[0].ended_at
-    assert delay <= waited < delay * 1.2
+    assert at - ended[0].ended_at == pytest.approx(delay * DELAY_OF_BOB_7, abs=1e-4)
 
 
 def test_agents_that_died_together_do_not_come_back_together() -> None:
@@ -166,9 +166,14 @@ def test_a_clock_that_was_set_back_holds_nobody(ahead: float) -> None:
     assert (verdict.action, verdict.at) == (RespawnAction.LAUNCH, NOW)
 
 
-def test_an_end_a_moment_ahead_of_the_clock_keeps_its_delay() -> None:
-    at = decide(replace(ALWAYS, ended=(end(-0.5),)), NOW).at
-    assert at is not None and NOW + 1.5 <= at < NOW + 1.7
+@pytest.mark.parametrize("ahead, falls, wait", [(0.5, 1, 1), (60, 1, 1), (2, 9, 60)])
+def test_an_end_a_moment_ahead_of_the_clock_keeps_its_delay(ahead: float, falls: int, wait: float) -> None:
+    at = decide(replace(ALWAYS, ended=[end(-ahead)] * falls), NOW).at
+    assert at == pytest.approx(NOW + ahead + wait * DELAY_OF_BOB_7, abs=1e-4)
+
+
+def test_the_longest_wait_is_the_longest_delay_with_its_jitter() -> None:
+    assert decide(replace(ALWAYS, ended=[end(-3)] * 9), NOW).at == NOW
 
 
 ends = st.builds(

@@ -1,0 +1,202 @@
+"""What a plugin is given, when it ticks, and what it knows again after a restart."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+from circus.watcher import Watcher
+from circus_failover.plugins import CrashLoopGuard, IdleReaper
+from circus_failover.plugins.idle_reaper import clock_of, detail_of
+
+from circus_failover.idle_evidence import latest_movement
+from circus_failover.plugin import Said, until_next
+from circus_failover.plugin_input import AgentPolicy, Event, agent_policy, parse_event, parse_options
+from circus_failover.policy.idle import Clock, clock_jumped
+from circus_failover.process_table import LINUX
+from circus_failover.words import Restart
+
+BOOT = "a-boot"
+
+
+# -- options ------------------------------------------------------------------------------------------
+
+
+def test_a_plugin_without_options_has_its_own_defaults() -> None:
+    options, problems = parse_options(
+        {"name": "plugin:idle", "__name__": "plugin:idle", "active": "True"}, 30.0
+    )
+    assert (options.interval, options.dry_run, options.config, problems) == (30.0, False, None, [])
+    assert (IdleReaper.default_interval, CrashLoopGuard.default_interval) == (30.0, 1.0)
+
+
+def test_options_are_taken_as_circus_passes_them_as_text(tmp_path: Path) -> None:
+    config = tmp_path / "failover.yaml"
+    config.touch()
+    options, problems = parse_options({"interval": "0.5", "dry_run": "Yes", "config": str(config)}, 30.0)
+    assert (options.interval, options.dry_run, options.config, problems) == (0.5, True, config, [])
+
+
+@pytest.mark.parametrize("interval", ["0", "-1", "nan", "inf", "soon", "", "1_0", "1e9", "0.01"])
+def test_an_interval_that_makes_no_sense_leaves_the_default_and_is_named(interval: str) -> None:
+    options, (problem,) = parse_options({"interval": interval}, 30.0)
+    assert options.interval == 30.0
+    assert f"interval = {interval!r}: expected seconds from 0.1 to 86400; 30 is used" == problem
+
+
+def test_every_mistake_is_named_and_none_hides_another() -> None:
+    options, problems = parse_options(
+        {"dry_run": "perhaps", "config": "/nowhere/failover.yaml", "intervall": "3", "interval": "x"}, 1.0
+    )
+    assert (options.interval, options.dry_run, options.config) == (1.0, False, None)
+    assert [problem.split(" = ")[0] for problem in problems] == ["intervall", "interval", "dry_run", "config"]
+    assert "'perhaps': expected true or false" in problems[2]
+    assert "/nowhere/failover.yaml is no file" in problems[3]
+
+
+def test_options_that_circus_reads_for_the_plugins_own_watcher_are_no_mistakes() -> None:
+    parameters = inspect.signature(Watcher.__init__).parameters
+    given = {name: "1" for name in parameters if name not in ("self", "options")}
+    _, problems = parse_options({**given, "stdout_stream.class": "FileStream", "rlimit_nofile": "5"}, 1.0)
+    assert problems == []
+
+
+# -- events -------------------------------------------------------------------------------------------
+
+
+def test_an_agents_event_says_what_changed() -> None:
+    said = {"identity": "coder-1", "generation": 3, "phase": "down", "cause": "exited", "state": None}
+    event = parse_event([b"watcher.coder-1.agent", json.dumps(said).encode()])
+    assert event == Event("coder-1", "agent", 3, "down", None, "exited", None)
+
+
+def test_events_of_circus_itself_name_the_watcher() -> None:
+    assert parse_event([b"watcher.coder-1.reap", b'{"process_pid": 3, "time": 1}']) == Event(
+        "coder-1", "reap"
+    )
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [b"watcher.coder-1.updated", b"{}"],
+        [b"arbiter.coder-1.spawn", b"{}"],
+        [b"watcher.coder-1", b"{}"],
+        [b"watcher.coder-1.agent", b"{"],
+        [b"watcher.coder-1.agent", b"[]"],
+        [b"watcher.coder-1.agent", b"\xff"],
+        [b"\xff\xfe", b"{}"],
+        [b"watcher.coder-1.agent"],
+        [],
+    ],
+)
+def test_what_is_no_event_for_a_plugin_is_passed_over(frames: list[bytes]) -> None:
+    assert parse_event(frames) is None
+
+
+# -- an agent's settings ----------------------------------------------------------------------------------
+
+
+def test_the_settings_that_circusd_stored_are_read_once_for_all_agents_that_share_them() -> None:
+    text = json.dumps(
+        {
+            "mode": "observe",
+            "restart": "on-work",
+            "idle_secs": 3600,
+            "max_age_secs": 0,
+            "crash_max": 3,
+            "crash_window_secs": 300,
+            "stable_secs": 60,
+            "resumable": False,
+        }
+    )
+    policy = agent_policy(text)
+    assert policy == AgentPolicy(True, Restart.ON_WORK, 3600.0, 0.0, 3, 300.0, 60.0)
+    assert agent_policy(text) is policy
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "", "{", '{"mode": "manage", "restart": "sometimes"}'])
+def test_settings_that_are_missing_or_wrong_are_none_rather_than_guessed(text: str) -> None:
+    assert agent_policy(text) is None
+
+
+# -- ticks ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ended", "wait"), [(100.0, 30.0), (101.0, 29.0), (130.0, 0.0), (131.0, 29.0), (195.0, 25.0)]
+)
+def test_a_tick_that_took_longer_than_the_interval_is_not_made_up_for(ended: float, wait: float) -> None:
+    assert until_next(100.0, ended, 30.0) == wait
+
+
+def test_what_stays_the_same_is_said_once_and_again_when_it_changes() -> None:
+    said = Said()
+    assert [said.changed("probe", "a", why) for why in ("x", "x", "y", "y", "x")] == [
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]
+    assert said.changed("probe", "b", "x") and said.changed("dry-run", "a", "x")
+    said.forget("probe", "a")
+    assert said.changed("probe", "a", "x")
+
+
+def test_what_was_said_of_agents_that_are_gone_is_forgotten() -> None:
+    said = Said()
+    said.changed("probe", "a", 1)
+    said.changed("probe", "b", 1)
+    said.keep(["b"])
+    assert said.changed("probe", "a", 1) and not said.changed("probe", "b", 1)
+
+
+# -- after a restart ------------------------------------------------------------------------------------
+
+
+def through_the_store(detail: dict[str, object]) -> dict[str, object]:
+    return json.loads(json.dumps(detail))  # type: ignore[no-any-return]
+
+
+def test_the_reapers_clock_and_the_clients_it_saw_survive_its_restart() -> None:
+    clock, attached = Clock(1764000000.123456, 4321.000001), {"coder-1": (7, 1763999999.5)}
+    detail = through_the_store(detail_of(clock, 1763990000.25, attached, BOOT))
+    assert clock_of(detail, BOOT) == (clock, 1763990000.25, attached)
+
+
+def test_a_suspend_while_the_reaper_was_not_running_is_noticed_by_what_it_stored() -> None:
+    detail = through_the_store(detail_of(Clock(1000.0, 50.0), None, {}, BOOT))
+    before, _, _ = clock_of(detail, BOOT)
+    assert before is not None
+    assert clock_jumped(before, Clock(1000.0 + 3600.0, 50.0 + 10.0))
+    assert not clock_jumped(before, Clock(1000.0 + 3600.0, 50.0 + 3600.0))
+
+
+def test_a_clock_of_another_boot_is_not_compared_with_this_one() -> None:
+    detail = through_the_store(detail_of(Clock(1000.0, 50.0), 900.0, {"coder-1": (7, 999.0)}, BOOT))
+    assert clock_of(detail, "another-boot") == (None, None, {})
+    assert clock_of({}, BOOT) == (None, None, {})
+
+
+@pytest.mark.parametrize(
+    "detail", [{"boot": BOOT}, {"boot": BOOT, "clock": "soon", "floor": None, "attached": {}}]
+)
+def test_a_stored_clock_that_makes_no_sense_is_refused(detail: dict[str, object]) -> None:
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        clock_of(detail, BOOT)
+
+
+# -- the terminal ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not LINUX, reason="only Linux hides the lowest three bits of a terminal's seconds")
+def test_a_terminal_may_have_moved_until_the_next_moment_at_which_it_would_show() -> None:
+    # 1000 is a multiple of 8: all movements until 1008 leave the time of change at 1000.
+    assert latest_movement(1000.0, now=1100.0) == 1007.99
+    assert latest_movement(1005.25, now=1100.0) == 1007.99
+    assert latest_movement(1008.0, now=1100.0) == 1015.99
+    assert latest_movement(1000.0, now=1003.0) == 1003.0
+    assert latest_movement(1000.0, now=900.0) == 1000.0  # the clock was set back
