@@ -78,6 +78,11 @@ class CrashLoops:
         else:
             self._say(agent, str(new.loop), "", changes)
 
+    def remember(self, agent: Agent) -> None:
+        """At circusd's start: count a death that an earlier one recorded, but died before it counted."""
+        if agent.phase is Phase.DOWN and agent.row.loop == str(Loop.CLOSED):
+            self.ended(agent)
+
     def hindrance(self, agent: Agent) -> Hindrance | None:
         """Return why the gate refuses a launch, or None."""
         state, now = state_of(agent.row), time.time()

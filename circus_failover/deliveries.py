@@ -69,17 +69,17 @@ class Deliveries:
         self.work(agent)
         return stored[0]
 
-    def begin_with(self, agent: Agent, store: Store, text: str, who: str) -> None:
-        """Within a decision: what the agent is told first when it begins afresh; it replaces an older one."""
+    def begin_afresh(self, agent: Agent, store: Store, who: str) -> None:
+        """Within a decision: `failover.initial_prompt` is what it is told first; it replaces an older one."""
+        text = agent.settings.initial_prompt if agent.settings is not None else None
+        if text is None:
+            return
+        now = time.time()
         for old in self._waiting.get(agent.identity, ()):
             if old.first:
-                store.update_task(
-                    old.id,
-                    state=str(TaskState.CANCELLED),
-                    done_at=time.time(),
-                    note="replaced by a newer one",
-                )
-        store.add_task(TaskRow(0, agent.identity, text, None, who, time.time(), first=True))
+                note = "replaced by a newer one"
+                store.update_task(old.id, state=str(TaskState.CANCELLED), done_at=now, note=note)
+        store.add_task(TaskRow(0, agent.identity, text, None, who, now, first=True))
 
     def reload(self, agent: Agent) -> None:
         """Read one agent's queue anew, after a decision that changed it."""

@@ -1,7 +1,7 @@
-"""The supervisor inside circusd: it holds the store, records every decision, and ticks.
+"""The supervisor inside circusd: it takes the state directory, notices what ended, and ticks.
 
-One per arbiter. What it records goes, in one call, to the store, to lifecycle.log and to the event
-stream. It starts and ends nothing itself: `bring_up` launches through Circus, `endings` ends.
+One per arbiter; the parts that do the work are its attributes. It starts and ends nothing itself: `bring_up`
+launches through Circus, `endings` ends, `recording` writes down.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from circus import logger
 from tornado.ioloop import IOLoop, PeriodicCallback
 
 from circus_failover import claims, liveness, private_file, process_table, settings, spool, tmux
+from circus_failover.aftermath import Aftermath
 from circus_failover.agent import LIVE_PHASES, Agent
 from circus_failover.bring_up import BringUps
 from circus_failover.crash_loops import CrashLoops
@@ -28,6 +27,7 @@ from circus_failover.pid_watch import PidWatch
 from circus_failover.policy.bringup import Hindrance
 from circus_failover.process_table import ProcessId
 from circus_failover.proving import Proving
+from circus_failover.recording import Recording
 from circus_failover.records import AgentRow, ChildRow
 from circus_failover.roster import Roster, state_dir_of_fleet
 from circus_failover.self_requests import SelfRequests
@@ -44,24 +44,20 @@ FULL_CHECK_TICKS = 10
 REPORT_MEMORY_SECS = 86400.0
 
 
-class Supervisor:
+class Supervisor(Recording):
     """What circusd knows and does about its agents."""
 
     def __init__(self, arbiter: Any) -> None:
+        super().__init__()
         self.arbiter = arbiter
         self.loop: IOLoop = arbiter.loop
         self.turns = Turns(arbiter)
         self.boot = process_table.boot_id()
         self.state: StateDir | None = None
-        self.store: Store | None = None
-        self.store_trouble: str | None = None
-        self.hindrance: Hindrance | None = None
-        """Why no agent at all can be launched."""
-        self.log: LifecycleLog | None = None
-        self.exits: LifecycleLog | None = None
         self.bring_up = BringUps(self)
         self.proving = Proving(self)
         self.endings = Endings(self)
+        self.aftermath = Aftermath(self)
         self.workforce = Workforce(self)
         self.waking = Waking(self)
         self.deliveries = Deliveries(self)
@@ -70,9 +66,6 @@ class Supervisor:
         self.roster = Roster(self)
         self.pids = PidWatch(self.loop, self._ended)
         self.servers = ServerProbe(self)
-        self._unsaved: set[str] = set()
-        self.changed_policies: set[str] = set()
-        """Agents whose settings changed since the store last heard of them."""
         self._unstored_ends: set[str] = set()
         self._terminals: dict[ProcessId, str | None] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -89,10 +82,11 @@ class Supervisor:
         self.roster.enrol_all(self._known_agents())
         self.deliveries.load()
         self.take_in_reports()
-        self._save_policies()
+        self.save_policies()
         self._tidy_run_folder()
         for agent in self.roster.agents.values():
             self.check(agent)
+            self.crash_loops.remember(agent)
         self._timer.start()
         self.spawn(self.bring_up.adopt_unstarted())
 
@@ -188,107 +182,7 @@ class Supervisor:
             self.store.close()
             self.store = None
 
-    # -- recording -------------------------------------------------------------------------------
-
-    def record(
-        self,
-        agent: Agent,
-        ev: str,
-        fields: dict[str, Any],
-        *,
-        durable: bool = False,
-        must: bool = False,
-        writes: Callable[[Store], object] | None = None,
-        **changes: Any,
-    ) -> None:
-        """Store, log and publish one decision about an agent.
-
-        Args:
-            agent: whom it is about.
-            ev: the kind of decision (`launch`, `adopt`, `refuse`, `stop`, ...).
-            fields: what the log line and the history say beyond identity and generation.
-            durable: it must survive a power cut.
-            must: raise when it cannot be stored, because something irreversible would follow; otherwise
-                it is kept in memory and stored later.
-            writes: further writes of the same transaction.
-            changes: columns of the agent's row that change.
-
-        Raises:
-            StoreError: it could not be stored, and `must` was given.
-        """
-        now = time.time()
-        if "phase" in changes:
-            changes["phase"] = str(changes["phase"])
-            if changes["phase"] != agent.row.phase or changes.get("generation", agent.row.generation) != (
-                agent.row.generation
-            ):
-                changes.setdefault("since", now)
-        if changes.get("cause") is not None:
-            changes["cause"] = str(changes["cause"])
-        row = replace(agent.row, **changes)
-        shown = {name: str(raw) if isinstance(raw, (Cause, Phase)) else raw for name, raw in fields.items()}
-        try:
-            if self.store is not None:
-                with self.store.decision(durable=durable):
-                    if writes is not None:
-                        writes(self.store)
-                    self.store.put_agent(row)
-                    self.store.add_history(
-                        now, agent.identity, row.generation, ev, {"phase": row.phase, **shown}
-                    )
-                self._unsaved.discard(agent.identity)
-            elif must:
-                raise StoreError(self.hindrance.reason if self.hindrance else "there is no store")
-        except StoreError as error:
-            if must:
-                raise
-            self.store_trouble = str(error)
-            self._unsaved.add(agent.identity)
-            logger.error("circus-failover: %s", error)
-        agent.row = row
-        if self.log is not None:
-            self.log.write(now, ev, identity=agent.identity, generation=row.generation, **shown)
-        self.publish(agent)
-        agent.wake_waiters()
-
-    def publish(self, agent: Agent) -> None:
-        """Publish an agent's phase and state on circusd's event stream, as `watcher.NAME.agent`."""
-        state = agent.state()
-        agent.watcher.notify_event(
-            "agent",
-            {
-                "time": time.time(),
-                "identity": agent.identity,
-                "generation": agent.row.generation,
-                "phase": agent.row.phase,
-                "state": str(state) if state else None,
-                "cause": agent.row.cause,
-                "reason": agent.reason,
-            },
-        )
-
-    def supervise(self, agent: Agent, action: str, *, age: float | None, outcome: str, evidence: str) -> None:
-        """Say in lifecycle.log what was done about an agent that nobody asked about (`ev=supervise`)."""
-        if self.log is not None:
-            self.log.write(
-                time.time(),
-                "supervise",
-                identity=agent.identity,
-                generation=agent.row.generation,
-                action=action,
-                age=None if age is None else round(age, 1),
-                outcome=outcome,
-                evidence=evidence,
-            )
-
-    def reaped(self, agent: Agent, cause: str, evidence: str) -> None:
-        """Say in lifecycle.log that an agent was found gone, and how its next wake will begin."""
-        outcome = "unknown"
-        if agent.settings is not None:
-            resumes = self.waking.plan(agent).mode is WakeMode.RESUME
-            outcome = "resume-eligible" if resumes else "fresh-next-wake"
-        age = time.time() - agent.row.ready_at if agent.row.ready_at else None
-        self.supervise(agent, "reaped-gone", age=age, outcome=outcome, evidence=f"{cause}: {evidence}")
+    # -- showing ---------------------------------------------------------------------------------
 
     def view(self, agent: Agent) -> dict[str, Any]:
         """Return the object that every front end shows of an agent."""
@@ -412,18 +306,14 @@ class Supervisor:
         else:
             self.endings.clear(agent, then=None)
 
-    def log_exit(self, agent: Agent, cause: Cause, status: int | None, number: int | None) -> None:
-        """Write one line about an unplanned end to exits.log."""
-        if self.exits is not None:
-            self.exits.write(
-                time.time(),
-                "server-exit" if cause is Cause.SERVER_LOST else "session-exit",
-                identity=agent.identity,
-                generation=agent.row.generation,
-                cause=cause,
-                dead_status=status,
-                dead_signal=number,
-            )
+    def reaped(self, agent: Agent, cause: str, evidence: str) -> None:
+        """Say in lifecycle.log that an agent was found gone, and how its next wake will begin."""
+        outcome = "unknown"
+        if agent.settings is not None:
+            resumes = self.waking.plan(agent).mode is WakeMode.RESUME
+            outcome = "resume-eligible" if resumes else "fresh-next-wake"
+        age = time.time() - agent.row.ready_at if agent.row.ready_at else None
+        self.supervise(agent, "reaped-gone", age=age, outcome=outcome, evidence=f"{cause}: {evidence}")
 
     def stop_watcher(self, agent: Agent) -> None:
         """Let Circus's watcher follow: its agent is gone, so its keeper has nothing to hold."""
@@ -453,7 +343,7 @@ class Supervisor:
             if agent is not None:
                 self.proving.launched(agent, name, report)
         elif report["kind"] == "ended":
-            self.endings.ended(agent, name, report)
+            self.aftermath.ended(agent, name, report)
         elif report["kind"] == "typed":
             self.deliveries.typed(name, report)
         elif report["kind"] == "ready":
@@ -486,8 +376,8 @@ class Supervisor:
         self.deliveries.tend()
         self.crash_loops.tick()
         self.servers.tick()
-        self._save_unsaved()
-        self._save_policies()
+        self.save_unsaved()
+        self.save_policies()
         if full:
             self.open_state()
             self._forget_children()
@@ -509,35 +399,6 @@ class Supervisor:
             and not agent.observed
         ):
             self.spawn(self.bring_up.readopt(agent))
-
-    def _save_unsaved(self) -> None:
-        """Store what could not be stored before, and see whether the store can be written again at all."""
-        if self.store is None or self.store_trouble is None:
-            return
-        rows = [self.roster.agents[name].row for name in self._unsaved if name in self.roster.agents]
-        try:
-            with self.store.decision(durable=True):
-                for row in rows:
-                    self.store.put_agent(row)
-        except StoreError as error:
-            self.store_trouble = str(error)
-            return
-        self._unsaved.clear()
-        self.store_trouble = None
-
-    def _save_policies(self) -> None:
-        """Let plugins, which read the store, know the settings that are in force."""
-        if self.store is None or not self.changed_policies:
-            return
-        agents = [self.roster.agents[name] for name in self.changed_policies if name in self.roster.agents]
-        try:
-            with self.store.decision(durable=False):
-                for agent in agents:
-                    self.store.put_agent(agent.row)
-        except StoreError as error:
-            self.store_trouble = str(error)
-            return
-        self.changed_policies.clear()
 
     # -- processes of this circusd ----------------------------------------------------------------
 

@@ -62,7 +62,11 @@ def test_the_end_of_a_bracketed_paste_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("raw", "place"),
-    [(b"abc\xff", "byte 0xff at offset 3"), (b"\xc3\x28", "byte 0xc3 at offset 0"), (b"\xed\xa0\x80", "0xed")],
+    [
+        (b"abc\xff", "byte 0xff at offset 3"),
+        (b"\xc3\x28", "byte 0xc3 at offset 0"),
+        (b"\xed\xa0\x80", "0xed"),
+    ],
 )
 def test_bytes_that_are_no_utf_8_are_refused_by_their_offset(raw: bytes, place: str) -> None:
     with pytest.raises(ValueError, match=f"{place}.*expected text in UTF-8"):
@@ -122,5 +126,7 @@ def test_a_topic_has_a_length() -> None:
 
 def test_importing_it_costs_circusd_and_the_command_line_nothing() -> None:
     script = "import sys, re; had = set(sys.modules); import circus_failover.task_text; print(set(sys.modules) - had)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20
+    )
     assert set(eval(done.stdout)) <= {"circus_failover", "circus_failover.task_text"}

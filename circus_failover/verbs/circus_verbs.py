@@ -196,7 +196,7 @@ class FailoverRm(RmWatcher):  # type: ignore[misc]
 
         async def remove() -> dict[str, Any]:
             if agent.action is None:
-                await held.endings.remove(agent)
+                await held.aftermath.remove(agent)
             while held.roster.agents.get(agent.identity) is agent:
                 await agent.next_change(0.5)
             verdict = {**state_now(agent), "was": str(runs_before)}

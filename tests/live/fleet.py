@@ -22,10 +22,12 @@ from circus.client import CircusClient
 from circus.exc import CallError
 
 from circus_failover import process_table, tmux
+from circus_failover.records import LaunchRow
 from circus_failover.store import Reader, open_reader
 
 BIN = Path(sys.executable).parent
 STANDIN = f"{sys.executable} -m circus_failover.standin"
+RESUME = f"{STANDIN} --resume {{conversation}}"
 T = TypeVar("T")
 
 
@@ -86,6 +88,10 @@ class Fleet:
         }
         section.update({key.replace("__", "."): value for key, value in options.items()})
         self.sections[f"watcher:{name}"] = {key: value for key, value in section.items() if value != ""}
+
+    def resumable(self, name: str, **options: str) -> None:
+        """Add an agent whose conversations can be resumed, once something was said in them."""
+        self.agent(name, **{"failover__resume_command": RESUME, **options})
 
     def watcher(self, name: str, cmd: str, **options: str) -> None:
         """Add a plain watcher, which is no agent."""
@@ -166,6 +172,30 @@ class Fleet:
         finally:
             client.stop()
 
+    def call_all(self, *messages: dict[str, Any], timeout: float = 30.0) -> list[dict[str, Any]]:
+        """Send messages at once, on one connection, and return their answers in the order of the messages.
+
+        Args:
+            messages: each with `command` and what else it says.
+            timeout: seconds to wait for all answers; 0 to wait for none, because circusd dies.
+        """
+        context = zmq.Context.instance()
+        with context.socket(zmq.DEALER) as socket:
+            socket.setsockopt(zmq.LINGER, 5000)
+            socket.connect(self.endpoint)
+            for number, message in enumerate(messages):
+                command, properties = message["command"], {k: v for k, v in message.items() if k != "command"}
+                asked = {"command": command, "id": str(number), "properties": properties}
+                socket.send(json.dumps(asked).encode())
+            answers: dict[int, dict[str, Any]] = {}
+            until = time.monotonic() + timeout
+            while timeout and len(answers) < len(messages):
+                left = max(0, int((until - time.monotonic()) * 1000))
+                assert socket.poll(left), f"{len(answers)} of {len(messages)} answers in {timeout:g} s"
+                answer = json.loads(socket.recv())
+                answers[int(answer["id"])] = answer
+            return [answers[number] for number in sorted(answers)]
+
     def ctl(self, *arguments: str, program: str = "failoverctl", timeout: float = 60.0) -> Result:
         """Run failoverctl (or circusctl) as an operator does."""
         done = subprocess.run(
@@ -229,6 +259,11 @@ class Fleet:
         finally:
             reader.close()
 
+    def launches(self, name: str) -> list[LaunchRow]:
+        """Return an agent's launches, the newest first."""
+        with self.store() as store:
+            return store.launches(name)
+
     def lifecycle(self) -> list[dict[str, str]]:
         """Return the records of lifecycle.log, as mappings."""
         path = self.state / "lifecycle.log"
@@ -259,6 +294,18 @@ class Fleet:
     def await_screen(self, name: str, text: str) -> str:
         """Wait until an agent's terminal shows a text."""
         return wait_for(f"{name} shows {text!r}", lambda: (s := self.screen(name)) and text in s and s)
+
+    def converse(self, name: str, text: str = "hello") -> None:
+        """Say something to a stand-in and wait for its answer: from then on there is a transcript."""
+        self.await_screen(name, "standin ready")
+        self.type(name, text)
+        self.await_screen(name, f"done: {text}")
+
+    def prompts(self, conversation: str | None) -> list[str]:
+        """Return what a stand-in was told in a conversation, in order."""
+        found = list(self.work.glob(f".standin/projects/*/{conversation}.jsonl"))
+        entries = [json.loads(line) for path in found for line in path.read_text().splitlines()]
+        return [entry["message"]["content"] for entry in entries if entry["type"] == "user"]
 
     def tmux(self, socket: Path, *arguments: str) -> str:
         """Run tmux as a person does who knows nothing of us, and return what it prints."""

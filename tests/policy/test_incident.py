@@ -73,8 +73,8 @@ FOUND: list[tuple[str, list[Life], set[str] | None]] = [
     ("two of two", fleet(2, BEGAN), None),
     ("three of six", fleet(3, BEGAN) + fleet(3, name="b"), {"a0", "a1", "a2"}),
     ("three of seven", fleet(3, BEGAN) + fleet(4, name="b"), None),
-    ("three of seven, and one that died before", [*fleet(3, BEGAN), *fleet(4, name="b"), life("c", BEGAN - 9)],
-     None),
+    ("three of seven, and one that died before", fleet(3, BEGAN) + fleet(4, name="b")
+     + fleet(1, BEGAN - 90, "c"), None),
     ("three of six, and more that died long before", fleet(3, BEGAN) + fleet(3, name="b")
      + fleet(5, BEGAN - 3000, "c"), {"a0", "a1", "a2"}),
     ("three of six, and more that were launched since", fleet(3, BEGAN) + fleet(3, name="b")

@@ -1,0 +1,255 @@
+"""What follows from an end: its report is taken in, once, and a restart, a removal or a fresh launch follows.
+
+An end that was asked for closes its launch as planned; of one that came by itself it is known now how it
+came, and that is counted. Nothing is ended here.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from circus import logger
+
+from circus_failover import crashpoint
+from circus_failover.agent import NOWHERE, UNPARKED, Agent
+from circus_failover.endings import CAUSES, PARKED_BY, afresh
+from circus_failover.records import ActionRow, TaskRow
+from circus_failover.store import Store, StoreError
+from circus_failover.words import Asked, Cause, IntentAction, Phase, WakeMode
+
+if TYPE_CHECKING:
+    from circus_failover.supervisor import Supervisor
+
+
+class Aftermath:
+    """Takes in the ends of one supervisor's agents."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    def ended(self, agent: Agent | None, name: str, report: dict[str, Any]) -> None:
+        """Take in a worker's report, once, and let follow what the intent says."""
+        store = self._supervisor.store
+        if store is None:
+            raise StoreError("there is no store")
+        if report["outcome"] == "failed":
+            logger.error("circus-failover: worker of %s: %s", report["identity"], report.get("reason"))
+            return
+        if agent is None or agent.action is None or agent.action.id != report["action"]:
+            with store.decision(durable=True):
+                store.take_in(name, time.time())
+                store.finish_action(int(report["action"]), float(report["at"]), str(report["outcome"]))
+            if self._supervisor.state is not None:
+                self._supervisor.state.worker_spec(int(report["action"])).unlink(missing_ok=True)
+                self._supervisor.state.worker_tree(int(report["action"])).unlink(missing_ok=True)
+            return
+        action = agent.action
+        intent = IntentAction(action.intent)
+        # A StoreError leaves the report in the spool and the action open: the next tick takes it in.
+        if intent is IntentAction.CLEAR:
+            self._cleared(agent, action, name, report)
+        else:
+            self._ended(agent, action, intent, name, report)
+        agent.action = None
+        self._supervisor.workforce.done(action.id)
+        agent.wake_waiters()
+        crashpoint.reached("report-taken-in")
+        self._tidy(action)
+        self._supervisor.spawn(self._follow(agent, action, intent))
+
+    def _finish(self, store: Store, action: ActionRow, name: str, report: dict[str, Any]) -> None:
+        store.take_in(name, time.time())
+        store.finish_action(action.id, float(report["at"]), str(report["outcome"]))
+        store.update_launch(
+            action.identity,
+            action.generation,
+            exit_status=report.get("exit_status"),
+            exit_signal=report.get("exit_signal"),
+        )
+        if report.get("last_output"):
+            store.update_launch(action.identity, action.generation, last_output=report["last_output"])
+
+    def _ended(
+        self, agent: Agent, action: ActionRow, intent: IntentAction, name: str, report: dict[str, Any]
+    ) -> None:
+        cause = CAUSES[intent]
+
+        def writes(store: Store) -> None:
+            self._finish(store, action, name, report)
+            store.end_launch(
+                action.identity, action.generation, at=float(report["at"]), planned=True, cause=str(cause)
+            )
+            if intent is IntentAction.FRESH:
+                self._supervisor.deliveries.begin_afresh(agent, store, action.who)
+
+        phases = {IntentAction.STOP: Phase.STOPPED, IntentAction.PARK: Phase.PARKED}
+        changes: dict[str, Any] = {"phase": phases.get(intent, Phase.DOWN)}
+        if agent.row.generation == action.generation:
+            # Also the next circusd, should this one die here, brings it back: a start was under way.
+            if intent is IntentAction.RESTART:
+                changes.update(phase=Phase.STARTING, **NOWHERE)
+            elif intent is IntentAction.FRESH:
+                changes.update(afresh())
+            if intent in PARKED_BY:
+                changes.update(self._parked(agent, action, intent, float(report["at"])))
+        agent.last_cause = str(cause)
+        self._supervisor.pids.forget(agent.identity)
+        self._supervisor.record(
+            agent,
+            "stopped",
+            {
+                "intent": str(intent),
+                "outcome": report["outcome"],
+                "killed": len(report.get("killed", ())),
+                "secs": report.get("secs"),
+                "note": report.get("reason") or None,
+                "parked_by": changes.get("parked_by"),
+            },
+            durable=True,
+            must=True,
+            writes=writes,
+            reason=report.get("reason") or f"{action.why} ({action.who})",
+            **{"cause": cause, **changes},
+        )
+        if intent is IntentAction.FRESH:
+            self._supervisor.deliveries.reload(agent)
+            self._supervisor.supervise(
+                agent,
+                "eager-fresh",
+                age=self._age(agent, report),
+                outcome="fresh-next-wake",
+                evidence=action.who,
+            )
+
+    def _age(self, agent: Agent, report: dict[str, Any]) -> float | None:
+        """Return for how long the launch that ended had been ready."""
+        return float(report["at"]) - agent.row.ready_at if agent.row.ready_at is not None else None
+
+    def _cleared(self, agent: Agent, action: ActionRow, name: str, report: dict[str, Any]) -> None:
+        """A launch had ended by itself; now it is known how."""
+        status, number = report.get("exit_status"), report.get("exit_signal")
+        known = self._supervisor.store.launches(agent.identity, 1) if self._supervisor.store else []
+        was = known[0].end_cause if known else None
+        failed = was == str(Cause.LAUNCH_FAILED)
+        cause = Cause.LAUNCH_FAILED if failed else _how(status, number)
+        screen = str(report.get("last_output") or (known[0].last_output if known else "") or "")
+        verdict = action.spec.get("verdict")
+        what = f"the launch failed: {verdict}" if verdict else _how_it_ended(failed, status, number)
+        reason = _with_last_line(what, screen)
+        if failed and known[0].mode == str(WakeMode.RESUME):
+            reason += f"; it was a resume: `wake {agent.identity} --fresh` begins a new conversation"
+
+        def writes(store: Store) -> None:
+            self._finish(store, action, name, report)
+            if was in (str(Cause.ENDED_UNKNOWN), str(Cause.LAUNCH_FAILED)):
+                store.update_launch(action.identity, action.generation, end_cause=str(cause))
+
+        changes: dict[str, Any] = {}
+        if was in (str(Cause.ENDED_UNKNOWN), str(Cause.LAUNCH_FAILED)) and agent.phase in (
+            Phase.DOWN,
+            Phase.STOPPED,
+        ):
+            changes = {"cause": cause, "reason": reason}
+            agent.last_cause = str(cause)
+            self._supervisor.log_exit(agent, cause, status, number)
+        unplanned = bool(known and known[0].generation == action.generation and not known[0].planned)
+        self._supervisor.record(
+            agent,
+            "cleared",
+            {"cause": cause, "status": status, "signal": number, "outcome": report["outcome"]},
+            durable=True,
+            must=True,
+            writes=writes,
+            **changes,
+        )
+        if unplanned:
+            self._supervisor.reaped(agent, str(cause), _how_it_ended(False, status, number))
+            self._supervisor.crash_loops.ended(agent)
+
+    async def _follow(self, agent: Agent, action: ActionRow, intent: IntentAction) -> None:
+        """After an end: the watcher stops, and a restart, a removal or a start follows."""
+        supervisor = self._supervisor
+        if intent is IntentAction.REMOVE:
+            await self.remove(agent)
+            return
+        if agent.phase is not Phase.UP:
+            await supervisor.turns.run(lambda: None if agent.watcher.is_stopped() else agent.watcher.stop())
+            agent.wake_waiters()
+        if intent is IntentAction.RESTART:
+            await supervisor.bring_up.start(agent, action.who)
+        elif intent is IntentAction.FRESH:
+            await supervisor.bring_up.start(agent, action.who, asked=Asked.WAKE)
+        elif intent is IntentAction.CLEAR and action.spec.get("then") == "start":
+            await supervisor.bring_up.start(agent, action.who, asked=Asked.RESTORE)
+
+    async def remove(self, agent: Agent) -> list[TaskRow]:
+        """Take an agent's watcher out of Circus; its history stays, its tasks are cancelled and returned."""
+        name = agent.watcher.name
+        deliveries = self._supervisor.deliveries
+        cancelled = deliveries.cancel(agent, deliveries.waiting(agent), "its agent was removed", "rm")
+        await self._supervisor.turns.run(lambda: self._supervisor.arbiter.rm_watcher(name))
+        # What it was is history: an agent of the same name that comes later begins with nothing of it.
+        self._supervisor.record(
+            agent,
+            "removed",
+            {},
+            durable=True,
+            phase=Phase.DOWN,
+            cause=Cause.REMOVED,
+            reason=None,
+            declared=False,
+            stay_stopped=False,
+            born=agent.row.generation,
+            conversation=None,
+            ready_conversation=None,
+            ready_at=None,
+            pending=None,
+            loop="closed",
+            loop_until=None,
+            loop_failures=0,
+            loop_from=agent.row.generation,
+            last_task=None,
+            **NOWHERE,
+            **UNPARKED,
+        )
+        self._supervisor.roster.forget(agent.identity)
+        return cancelled
+
+    def _tidy(self, action: ActionRow) -> None:
+        state = self._supervisor.state
+        if state is not None:
+            state.worker_spec(action.id).unlink(missing_ok=True)
+            state.worker_tree(action.id).unlink(missing_ok=True)
+            state.launch_file(action.identity, action.generation).unlink(missing_ok=True)
+            error = state.launch_error(action.identity, action.generation)
+            error.unlink(missing_ok=True)
+
+    def _parked(self, agent: Agent, action: ActionRow, intent: IntentAction, at: float) -> dict[str, Any]:
+        """Return the columns of the park that an end is: what its wake resumes was proven ready."""
+        by = action.spec.get("parked_by") or str(PARKED_BY[intent])
+        kept = agent.row.parked_conversation if agent.row.parked_by is not None else None
+        conversation = agent.row.conversation if agent.row.ready_at is not None else kept
+        return {"parked_by": by, "parked_at": at, "parked_conversation": conversation}
+
+
+def _how(status: int | None, number: int | None) -> Cause:
+    if number is not None:
+        return Cause.SIGNALED
+    return Cause.EXITED if status is not None else Cause.SESSION_GONE
+
+
+def _how_it_ended(failed: bool, status: int | None, number: int | None) -> str:
+    """Say in words how a launch ended."""
+    what = "the launch failed: " if failed else ""
+    if number is not None:
+        return f"{what}ended by signal {number}"
+    if status is not None:
+        return f"{what}ended with exit status {status}"
+    return f"{what}ended, and its session was gone"
+
+
+def _with_last_line(what: str, screen: str) -> str:
+    """Add the last line that a launch showed."""
+    lines = [line.strip() for line in screen.splitlines() if line.strip()]
+    return f"{what}; last output: {lines[-1]}" if lines else what
