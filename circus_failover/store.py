@@ -445,6 +445,10 @@ class Store(Reader):
         changes = ", ".join(f"{name} = ?" for name in values)
         self._db.execute(f"UPDATE tasks SET {changes} WHERE id = ?", [*values.values(), number])
 
+    def forget_tasks(self, before: float) -> None:
+        """Forget the tasks that were delivered or cancelled before a time; they may be large."""
+        self._db.execute("DELETE FROM tasks WHERE done_at < ?", (before,))
+
     def add_topic(self, conversation: str, topic: str, identity: str, at: float) -> None:
         """Remember that a topic was delivered in a conversation."""
         self._db.execute(

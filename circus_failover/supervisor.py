@@ -42,6 +42,9 @@ TICK_SECS = 1.0
 FULL_CHECK_TICKS = 10
 """Where pidfds report ends at once, the process table is re-read only every so many ticks."""
 REPORT_MEMORY_SECS = 86400.0
+TASK_MEMORY_SECS = 7 * 86400.0
+FORGET_TICKS = 3600
+"""A multiple of FULL_CHECK_TICKS."""
 
 
 class Supervisor(Recording):
@@ -380,7 +383,7 @@ class Supervisor(Recording):
         self.save_policies()
         if full:
             self.open_state()
-            self._forget_children()
+            self._forget()
         self.last_tick = time.time()
 
     def _reconcile(self, agent: Agent, full: bool) -> None:
@@ -413,12 +416,14 @@ class Supervisor(Recording):
         except StoreError as error:
             self.store_trouble = str(error)
 
-    def _forget_children(self) -> None:
+    def _forget(self) -> None:
+        """Let go of processes that have ended and, now and then, of what nobody asks for any more."""
         if self.store is None:
             return
         gone = [child.process for child in self.store.children() if not process_table.may_run(child.process)]
-        if gone:
+        if gone or self._ticks % FORGET_TICKS == 0:
             with self.store.decision(durable=False):
                 for process in gone:
                     self.store.remove_child(process)
                 self.store.forget_reports(time.time() - REPORT_MEMORY_SECS)
+                self.store.forget_tasks(time.time() - TASK_MEMORY_SECS)

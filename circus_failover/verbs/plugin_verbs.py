@@ -43,7 +43,7 @@ class Ticked(Command):  # type: ignore[misc]
             name = str(props["name"])
             before = held.store.plugins().get(name)
             errors, error = int(props.get("errors", 0)), props.get("last_error")
-            again = before is not None and before.pid == int(props["pid"])
+            again, detail = before is not None and before.pid == int(props["pid"]), props.get("detail")
             row = PluginRow(
                 name=name,
                 pid=int(props["pid"]),
@@ -53,7 +53,8 @@ class Ticked(Command):  # type: ignore[misc]
                 ticks=(before.ticks if before and again else 0) + 1,
                 errors=(before.errors if before and again else 0) + errors,
                 last_error=str(error)[:1000] if error else (before.last_error if before and again else None),
-                detail=json.dumps(props.get("detail") or {}),
+                # None: it has not read yet what it had stored.
+                detail=json.dumps(detail) if detail is not None else before.detail if before else "{}",
             )
             with held.store.decision(durable=False):
                 held.store.put_plugin(row)
