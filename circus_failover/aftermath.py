@@ -7,6 +7,7 @@ came, and that is counted. Nothing is ended here.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from circus import logger
@@ -20,6 +21,19 @@ from circus_failover.words import Asked, Cause, IntentAction, Phase, WakeMode
 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
+
+
+@dataclass(frozen=True)
+class _Death:
+    """How a launch ended that nobody ended."""
+
+    cause: Cause
+    reason: str
+    evidence: str
+    new: bool
+    """It was not known until now."""
+    status: int | None
+    number: int | None
 
 
 class Aftermath:
@@ -58,7 +72,9 @@ class Aftermath:
         self._tidy(action)
         self._supervisor.spawn(self._follow(agent, action, intent))
 
-    def _finish(self, store: Store, action: ActionRow, name: str, report: dict[str, Any]) -> None:
+    def _finish(
+        self, store: Store, action: ActionRow, name: str, report: dict[str, Any], died: _Death | None
+    ) -> None:
         store.take_in(name, time.time())
         store.finish_action(action.id, float(report["at"]), str(report["outcome"]))
         store.update_launch(
@@ -69,17 +85,20 @@ class Aftermath:
         )
         if report.get("last_output"):
             store.update_launch(action.identity, action.generation, last_output=report["last_output"])
+        if died is not None and died.new:
+            store.update_launch(action.identity, action.generation, end_cause=str(died.cause))
 
     def _ended(
         self, agent: Agent, action: ActionRow, intent: IntentAction, name: str, report: dict[str, Any]
     ) -> None:
-        cause = CAUSES[intent]
+        """What somebody asked for is carried out; or it came when the launch had just ended by itself."""
+        cause, died = CAUSES[intent], self._judge(agent, action, report)
 
         def writes(store: Store) -> None:
-            self._finish(store, action, name, report)
-            store.end_launch(
-                action.identity, action.generation, at=float(report["at"]), planned=True, cause=str(cause)
-            )
+            self._finish(store, action, name, report, died)
+            if died is None:
+                at = float(report["at"])
+                store.end_launch(action.identity, action.generation, at=at, planned=True, cause=str(cause))
             if intent is IntentAction.FRESH:
                 self._supervisor.deliveries.begin_afresh(agent, store, action.who)
 
@@ -91,9 +110,9 @@ class Aftermath:
                 changes.update(phase=Phase.STARTING, **NOWHERE)
             elif intent is IntentAction.FRESH:
                 changes.update(afresh())
-            if intent in PARKED_BY:
+            if intent in PARKED_BY and died is None:
                 changes.update(self._parked(agent, action, intent, float(report["at"])))
-        agent.last_cause = str(cause)
+        agent.last_cause = str(cause if died is None else died.cause)
         self._supervisor.pids.forget(agent.identity)
         self._supervisor.record(
             agent,
@@ -112,59 +131,69 @@ class Aftermath:
             reason=report.get("reason") or f"{action.why} ({action.who})",
             **{"cause": cause, **changes},
         )
+        if died is not None:
+            self._count(agent, died)
         if intent is IntentAction.FRESH:
             self._supervisor.deliveries.reload(agent)
+            age = float(report["at"]) - agent.row.ready_at if agent.row.ready_at is not None else None
             self._supervisor.supervise(
-                agent,
-                "eager-fresh",
-                age=self._age(agent, report),
-                outcome="fresh-next-wake",
-                evidence=action.who,
+                agent, "eager-fresh", age=age, outcome="fresh-next-wake", evidence=action.who
             )
-
-    def _age(self, agent: Agent, report: dict[str, Any]) -> float | None:
-        """Return for how long the launch that ended had been ready."""
-        return float(report["at"]) - agent.row.ready_at if agent.row.ready_at is not None else None
 
     def _cleared(self, agent: Agent, action: ActionRow, name: str, report: dict[str, Any]) -> None:
         """A launch had ended by itself; now it is known how."""
-        status, number = report.get("exit_status"), report.get("exit_signal")
-        known = self._supervisor.store.launches(agent.identity, 1) if self._supervisor.store else []
-        was = known[0].end_cause if known else None
-        failed = was == str(Cause.LAUNCH_FAILED)
-        cause = Cause.LAUNCH_FAILED if failed else _how(status, number)
-        screen = str(report.get("last_output") or (known[0].last_output if known else "") or "")
-        verdict = action.spec.get("verdict")
-        what = f"the launch failed: {verdict}" if verdict else _how_it_ended(failed, status, number)
-        reason = _with_last_line(what, screen)
-        if failed and known[0].mode == str(WakeMode.RESUME):
-            reason += f"; it was a resume: `wake {agent.identity} --fresh` begins a new conversation"
-
-        def writes(store: Store) -> None:
-            self._finish(store, action, name, report)
-            if was in (str(Cause.ENDED_UNKNOWN), str(Cause.LAUNCH_FAILED)):
-                store.update_launch(action.identity, action.generation, end_cause=str(cause))
-
+        died = self._judge(agent, action, report)
         changes: dict[str, Any] = {}
-        if was in (str(Cause.ENDED_UNKNOWN), str(Cause.LAUNCH_FAILED)) and agent.phase in (
-            Phase.DOWN,
-            Phase.STOPPED,
-        ):
-            changes = {"cause": cause, "reason": reason}
-            agent.last_cause = str(cause)
-            self._supervisor.log_exit(agent, cause, status, number)
-        unplanned = bool(known and known[0].generation == action.generation and not known[0].planned)
+        if died is not None and died.new:
+            agent.last_cause = str(died.cause)
+            if agent.phase in (Phase.DOWN, Phase.STOPPED):
+                changes = {"cause": died.cause, "reason": died.reason}
         self._supervisor.record(
             agent,
             "cleared",
-            {"cause": cause, "status": status, "signal": number, "outcome": report["outcome"]},
+            {
+                "cause": died.cause if died is not None else None,
+                "status": report.get("exit_status"),
+                "signal": report.get("exit_signal"),
+                "outcome": report["outcome"],
+            },
             durable=True,
             must=True,
-            writes=writes,
+            writes=lambda store: self._finish(store, action, name, report, died),
             **changes,
         )
-        if unplanned:
-            self._supervisor.reaped(agent, str(cause), _how_it_ended(False, status, number))
+        if died is not None:
+            self._count(agent, died)
+
+    def _judge(self, agent: Agent, action: ActionRow, report: dict[str, Any]) -> _Death | None:
+        """Return how a launch ended by itself; None when it did not, but was ended."""
+        store = self._supervisor.store
+        known = store.launches(agent.identity, 1) if store is not None else []
+        launch = known[0] if known else None
+        if (
+            launch is None
+            or launch.generation != action.generation
+            or launch.ended_at is None
+            or launch.planned
+        ):
+            return None
+        status, number = report.get("exit_status"), report.get("exit_signal")
+        was, failed = launch.end_cause, launch.end_cause == str(Cause.LAUNCH_FAILED)
+        if was not in (str(Cause.ENDED_UNKNOWN), str(Cause.LAUNCH_FAILED)):
+            return _Death(Cause(str(was)), str(was), "", False, status, number)
+        verdict, evidence = action.spec.get("verdict"), _how_it_ended(status, number)
+        what = f"the launch failed: {verdict or evidence}" if failed else evidence
+        reason = _with_last_line(what, str(report.get("last_output") or launch.last_output or ""))
+        if failed and launch.mode == str(WakeMode.RESUME):
+            reason += f"; it was a resume: `wake {agent.identity} --fresh` begins a new conversation"
+        cause = Cause.LAUNCH_FAILED if failed else _how(status, number)
+        return _Death(cause, reason, evidence, True, status, number)
+
+    def _count(self, agent: Agent, died: _Death) -> None:
+        """It is known how a launch ended by itself: that is said, and may hold the agent."""
+        if died.new:
+            self._supervisor.log_exit(agent, died.cause, died.status, died.number)
+            self._supervisor.reaped(agent, str(died.cause), died.evidence)
             self._supervisor.crash_loops.ended(agent)
 
     async def _follow(self, agent: Agent, action: ActionRow, intent: IntentAction) -> None:
@@ -239,14 +268,13 @@ def _how(status: int | None, number: int | None) -> Cause:
     return Cause.EXITED if status is not None else Cause.SESSION_GONE
 
 
-def _how_it_ended(failed: bool, status: int | None, number: int | None) -> str:
+def _how_it_ended(status: int | None, number: int | None) -> str:
     """Say in words how a launch ended."""
-    what = "the launch failed: " if failed else ""
     if number is not None:
-        return f"{what}ended by signal {number}"
+        return f"ended by signal {number}"
     if status is not None:
-        return f"{what}ended with exit status {status}"
-    return f"{what}ended, and its session was gone"
+        return f"ended with exit status {status}"
+    return "ended, and its session was gone"
 
 
 def _with_last_line(what: str, screen: str) -> str:

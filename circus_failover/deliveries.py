@@ -57,13 +57,18 @@ class Deliveries:
         """
         task = TaskRow(0, agent.identity, text, topic, who, time.time())
         stored: list[TaskRow] = []
+
+        def writes(store: Store) -> dict[str, Any]:
+            stored.append(store.add_task(task))
+            return {"task": stored[0].id}
+
         self._supervisor.record(
             agent,
             "task",
             {"action": "queued", "who": who, "characters": len(text), "topic": topic},
             durable=True,
             must=True,
-            writes=lambda store: stored.append(store.add_task(task)),
+            writes=writes,
         )
         self._waiting.setdefault(agent.identity, []).append(stored[0])
         self.work(agent)
@@ -115,7 +120,7 @@ class Deliveries:
             self._supervisor.record(
                 agent,
                 "task",
-                {"action": "cancelled", "who": who, "tasks": numbers, "reason": note},
+                {"action": "cancelled", "who": who, "task": numbers, "reason": note},
                 durable=True,
                 must=True,
                 writes=writes,

@@ -7,7 +7,7 @@ while the store cannot be written, and stored as soon as it can: no agent is sto
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -45,7 +45,7 @@ class Recording:
         *,
         durable: bool = False,
         must: bool = False,
-        writes: Callable[[Store], object] | None = None,
+        writes: Callable[[Store], Mapping[str, Any] | None] | None = None,
         **changes: Any,
     ) -> None:
         """Store, log and publish one decision about an agent.
@@ -57,7 +57,7 @@ class Recording:
             durable: it must survive a power cut.
             must: raise when it cannot be stored, because something irreversible would follow; otherwise
                 it is kept in memory and stored later.
-            writes: further writes of the same transaction.
+            writes: further writes of the same transaction; what it returns is told like `fields`.
             changes: columns of the agent's row that change.
 
         Raises:
@@ -78,7 +78,7 @@ class Recording:
             if self.store is not None:
                 with self.store.decision(durable=durable):
                     if writes is not None:
-                        writes(self.store)
+                        shown.update(writes(self.store) or {})
                     self.store.put_agent(row)
                     self.store.add_history(
                         now, agent.identity, row.generation, ev, {"phase": row.phase, **shown}

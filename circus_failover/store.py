@@ -47,6 +47,7 @@ CREATE TABLE IF NOT EXISTS launches (
     last_output TEXT, mode TEXT, wake_cause TEXT, parked_by TEXT, topic TEXT,
     PRIMARY KEY (identity, generation)
 );
+CREATE INDEX IF NOT EXISTS launches_ended ON launches (ended_at);
 CREATE TABLE IF NOT EXISTS actions (
     id INTEGER PRIMARY KEY, identity TEXT NOT NULL, generation INTEGER NOT NULL,
     intent TEXT NOT NULL, who TEXT NOT NULL, why TEXT NOT NULL, asked_at REAL NOT NULL,
@@ -119,7 +120,7 @@ _OPEN_TASK = "state IN ('queued', 'typing')"
 
 
 def _plain(row: sqlite3.Row) -> dict[str, Any]:
-    values = {name: row[name] for name in row.keys()}  # noqa: SIM118 (iterating a Row gives values)
+    values = dict(zip(row.keys(), row, strict=True))
     for name in _BOOLEANS & values.keys():
         values[name] = None if values[name] is None else bool(values[name])
     if "spec" in values:
@@ -145,9 +146,10 @@ class Reader:
         except sqlite3.Error as error:
             raise StoreError(f"the store cannot be read: {error}. {REMEDY}") from error
 
-    def agents(self) -> dict[str, AgentRow]:
-        """Return every agent that is remembered, by identity."""
-        rows = self._rows(f"SELECT {', '.join(_AGENT_COLUMNS)} FROM agents ORDER BY identity")
+    def agents(self, *phases: str) -> dict[str, AgentRow]:
+        """Return every agent that is remembered, or that is in one of these phases, by identity."""
+        where = f" WHERE phase IN ({', '.join('?' for _ in phases)})" if phases else ""
+        rows = self._rows(f"SELECT {', '.join(_AGENT_COLUMNS)} FROM agents{where} ORDER BY identity", phases)
         return {row["identity"]: AgentRow(**_plain(row)) for row in rows}
 
     def agent(self, identity: str) -> AgentRow | None:
@@ -226,10 +228,10 @@ class Reader:
         return [LaunchRow(**_plain(row)) for row in rows]
 
     def launches_since(self, at: float) -> list[LaunchRow]:
-        """Return the launches of all agents that began or ended since a time, the oldest first."""
+        """Return the launches of all agents that live, or began or ended since a time, the oldest first."""
         rows = self._rows(
             f"SELECT {', '.join(_LAUNCH_COLUMNS)} FROM launches WHERE started_at >= ? OR ended_at >= ?"
-            " ORDER BY started_at, identity",
+            " OR ended_at IS NULL ORDER BY started_at, identity",
             (at, at),
         )
         return [LaunchRow(**_plain(row)) for row in rows]

@@ -275,6 +275,10 @@ class Supervisor(Recording):
         reason = found.reason or "its process has ended"
         generation, starting = agent.row.generation, agent.phase is Phase.STARTING
         self.deliveries.interrupt(agent)
+
+        def ended(store: Store) -> None:
+            store.end_launch(agent.identity, generation, at=now, planned=False, cause=str(cause))
+
         try:
             self.record(
                 agent,
@@ -282,9 +286,7 @@ class Supervisor(Recording):
                 {"cause": cause, "reason": reason, "while": "starting" if starting else "up"},
                 durable=True,
                 must=self.store is not None,
-                writes=lambda store: store.end_launch(
-                    agent.identity, generation, at=now, planned=False, cause=str(cause)
-                ),
+                writes=ended,
                 phase=Phase.STOPPED if agent.row.stay_stopped else Phase.DOWN,
                 cause=cause,
                 reason=reason,

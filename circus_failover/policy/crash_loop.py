@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 
 from circus_failover.words import Cause, Loop
 
@@ -186,7 +187,7 @@ def reason(
         settings: the agent's.
         state: what it is held to.
         ended: its ends, the newest first.
-        now: epoch seconds; times in the sentence are seconds from now.
+        now: epoch seconds. The sentence is stored, so the times in it are absolute, in UTC.
         identity: whose crash loop it is.
     """
     reset = f"failoverctl reset {identity}"
@@ -195,7 +196,7 @@ def reason(
         return (
             f"no crash loop: {count} of {settings.crash_max} deaths in {_secs(settings.crash_window_secs)} s"
         )
-    died = _died(settings, state, ended, now)
+    died = _died(settings, state, ended)
     if state.loop is Loop.GIVEN_UP:
         return f"{died}; given up: {reset}, or failoverctl start {identity}"
     if state.loop is Loop.HALF_OPEN:
@@ -204,10 +205,10 @@ def reason(
     due = due_at(state, now)
     if due is None or due <= now:
         return f"{died}; one launch may be tried now, or {reset}"
-    return f"{died}; held for {_secs(due - now)} s more, or until {reset}"
+    return f"{died}; held until {_clock(due)}, or {reset}"
 
 
-def _died(settings: LoopSettings, state: LoopState, ended: Sequence[Ended], now: float) -> str:
+def _died(settings: LoopSettings, state: LoopState, ended: Sequence[Ended]) -> str:
     """Return how often an agent died, and how the last time."""
     last = next((index for index, end in enumerate(ended) if spends(end)), None)
     if last is None:
@@ -220,8 +221,12 @@ def _died(settings: LoopSettings, state: LoopState, ended: Sequence[Ended], now:
         count = len(counted(settings, ended[last:], newest.ended_at))
         what = f"{_number(count, 'death', 'deaths')} in {_secs(settings.crash_window_secs)} s"
     status = "" if newest.exit_status is None else f" with status {newest.exit_status}"
-    ago = max(0.0, now - newest.ended_at)
-    return f"{what}, the last {_secs(ago)} s ago ({newest.cause}{status})"
+    return f"{what}, the last at {_clock(newest.ended_at)} ({newest.cause}{status})"
+
+
+def _clock(at: float) -> str:
+    """Return a time of day, which is enough: no hold is longer than 10 minutes."""
+    return f"{datetime.fromtimestamp(at, timezone.utc):%H:%M:%S} UTC"
 
 
 def _number(count: int, one: str, more: str) -> str:

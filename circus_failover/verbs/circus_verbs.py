@@ -186,6 +186,9 @@ class FailoverRm(RmWatcher):  # type: ignore[misc]
         if not agents:
             return super().execute(arbiter, props)
         agent = agents[0]
+        if held.deliveries.waiting(agent):
+            # The answer lists the tasks that are cancelled, so it comes when they are.
+            props["waiting"] = True
         if props.get("nostop") or agent.observed:
             return begin(held, self._detach(held, agent))
         runs_before = agent.phase

@@ -434,5 +434,5 @@ class Purge(Command):  # type: ignore[misc]
     def console_msg(self, msg: dict[str, Any]) -> str:
         if msg.get("status") != "ok":
             return str(self.console_error(msg))
-        parts = [f"{number} {what}" for what, number in msg["deleted"].items() if number]
+        parts = [f"{what} {number}" for what, number in msg["deleted"].items() if number]
         return f"{msg['identity']}: deleted {', '.join(parts)}"

@@ -222,7 +222,7 @@ def test_a_respawn_comes_at_least_a_second_after_the_end_and_within_the_longest_
 @given(fallen_, st.integers(0, 9000))
 def test_a_launch_that_is_wanted_is_due_in_the_end(fallen: Fallen, later: int) -> None:
     verdict = decide(fallen, NOW)
-    if verdict.action is not RespawnAction.LAUNCH:
+    if verdict.action is not RespawnAction.LAUNCH or fallen.ended[0].ended_at > NOW:
         return
     after = decide(fallen, NOW + 72 + later)
     assert after.action is RespawnAction.LAUNCH
