@@ -22,7 +22,7 @@ from circus_failover.verbs.answers import (
     state_now,
     verdict_lines,
 )
-from circus_failover.verbs.selection import agents_named, one_agent, supervisor_of, who
+from circus_failover.verbs.selection import UnknownAgents, agents_named, one_agent, supervisor_of, who
 from circus_failover.words import IntentAction, ParkedBy, Phase, WakeAsked
 
 if TYPE_CHECKING:
@@ -109,10 +109,9 @@ class Wake(Verdicts, Command):  # type: ignore[misc]
         held = supervisor_of(arbiter)
         try:
             agents = agents_named(arbiter, props)
-        except MessageError as error:
-            for name in props.get("names") or [props.get("name")]:
-                if name not in held.roster.agents:
-                    held.waking.unknown(str(name), str(error))
+        except UnknownAgents as error:
+            for name, reason in error.reasons.items():
+                held.waking.unknown(name, reason)
             note = "; the task was not queued" if props.get("task") is not None else ""
             raise MessageError(f"{error}{note}") from error
         try:

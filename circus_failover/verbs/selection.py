@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 PLAIN_CLIENT = "circusctl"
 
 
+class UnknownAgents(MessageError):  # type: ignore[misc]
+    """Names that are no agent's; `reasons` says of each what is wrong with it."""
+
+    def __init__(self, reasons: dict[str, str]) -> None:
+        super().__init__("; ".join(reasons.values()))
+        self.reasons = reasons
+
+
 def supervisor_of(arbiter: Any) -> Supervisor:
     """Return the arbiter's supervisor; hook modules import the verbs, so it is looked up late."""
     from circus_failover import hooks
@@ -69,18 +77,25 @@ def agents_named(arbiter: Any, props: Mapping[str, Any]) -> list[Agent]:
     """Return the agents that a message names, exactly or by glob.
 
     Raises:
-        MessageError: a name matches no agent, or a watcher that is none.
+        UnknownAgents: some match no agent, or a watcher that is none.
     """
     names = [str(name) for name in props.get("names") or [props.get("name", "")]]
     agents: dict[str, Agent] = {}
+    unknown: dict[str, str] = {}
     for name in names:
-        if not any(mark in name for mark in "*?["):
-            agents[name] = one_agent(arbiter, name)
-            continue
-        found, _ = selected(arbiter, {"names": [name]})
-        if not found:
-            raise MessageError(f"{name!r} matches no agent; `fleet` lists them")
-        agents.update((agent.identity, agent) for agent in found)
+        try:
+            if any(mark in name for mark in "*?["):
+                found, _ = selected(arbiter, {"names": [name]})
+                if not found:
+                    raise MessageError(f"{name!r} matches no agent; `fleet` lists them")
+            else:
+                found = [one_agent(arbiter, name)]
+        except MessageError as error:
+            unknown[name] = str(error)
+        else:
+            agents.update((agent.identity, agent) for agent in found)
+    if unknown:
+        raise UnknownAgents(unknown)
     return list(agents.values())
 
 
