@@ -23,7 +23,7 @@ SLOW_POLL_SECS = 0.5
 SLOW_AFTER_SECS = 10.0
 SEARCH_SECS = 2.0
 """CPU time that one search may take; a screen for which it is not enough does not match."""
-HOPELESS_POLL_SECS = 10.0
+HOPELESS_POLL_SECS = 5.0
 """How long to wait after such a search: the next screen may be kinder, or not."""
 PATIENCE_SECS = 15.0
 """What a worker may take beyond the time it is given: a call of tmux, and one search."""

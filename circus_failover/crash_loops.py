@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from circus_failover.agent import Agent
+from circus_failover import launch_ends
+from circus_failover.agent import LIVE_PHASES, Agent
 from circus_failover.agent_settings import AgentSettings
 from circus_failover.policy import crash_loop
 from circus_failover.policy.bringup import Hindrance
 from circus_failover.policy.crash_loop import Ended, LoopSettings, LoopState
-from circus_failover.records import AgentRow, LaunchRow
+from circus_failover.records import AgentRow
 from circus_failover.words import Cause, Loop, Phase
 
 if TYPE_CHECKING:
@@ -33,18 +34,6 @@ def settings_of(settings: AgentSettings | None) -> LoopSettings:
     return LoopSettings(settings.crash_max, settings.crash_window_secs, settings.stable_secs)
 
 
-def ended_of(launch: LaunchRow) -> Ended:
-    """Return the end of a launch, as the policy takes it."""
-    return Ended(
-        launch.generation,
-        launch.up_at,
-        launch.ended_at or 0.0,
-        bool(launch.planned),
-        launch.end_cause or "",
-        launch.exit_status,
-    )
-
-
 class CrashLoops:
     """What one supervisor holds back."""
 
@@ -54,9 +43,7 @@ class CrashLoops:
     def ends(self, agent: Agent) -> list[Ended]:
         """Return the ends that may count, the newest first."""
         store = self._supervisor.store
-        if store is None:
-            return []
-        return [ended_of(launch) for launch in store.ended_launches(agent.identity, agent.row.loop_from)]
+        return launch_ends.that_count(store, agent.row) if store is not None else []
 
     def ended(self, agent: Agent) -> None:
         """A launch ended by itself and it is known how: does that hold the agent?"""
@@ -76,7 +63,7 @@ class CrashLoops:
                 changes["phase"] = Phase.HELD
             self._say(agent, "held", reason, changes)
         else:
-            self._say(agent, str(new.loop), "", changes)
+            self._say(agent, "cleared", "its launch on trial was up for long enough", changes)
 
     def remember(self, agent: Agent) -> None:
         """At circusd's start: count a death that an earlier one recorded, but died before it counted."""
@@ -101,8 +88,10 @@ class CrashLoops:
         state = crash_loop.half_open(state_of(agent.row), time.time())
         if state is None or agent.phase is not Phase.HELD:
             return f"{agent.identity} is {agent.phase}, its crash loop is {agent.row.loop}"
-        changes = {**self._columns(state), "phase": Phase.DOWN}
-        self._say(agent, "half-open", "one launch is on trial", changes)
+        settings, now = settings_of(agent.settings), time.time()
+        reason = crash_loop.reason(settings, state, self.ends(agent), now, agent.identity)
+        changes = {**self._columns(state), "phase": Phase.DOWN, "reason": reason}
+        self._say(agent, "half-open", reason, changes)
         return None
 
     def forgive(self, agent: Agent, who: str) -> bool:
@@ -111,15 +100,17 @@ class CrashLoops:
         Raises:
             StoreError: it could not be stored.
         """
+        # The death of a launch that lives has yet to come.
+        forgiven = agent.row.generation - (1 if agent.phase in LIVE_PHASES else 0)
         there = agent.row.loop != str(Loop.CLOSED) or any(crash_loop.spends(end) for end in self.ends(agent))
         changes: dict[str, Any] = {
             **self._columns(LoopState(Loop.CLOSED, None, 0)),
-            "loop_from": agent.row.generation,
+            "loop_from": max(forgiven, agent.row.loop_from),
         }
         if agent.phase is Phase.HELD:
             changes.update(phase=Phase.DOWN, reason=f"its crash loop was reset ({who})")
         if there:
-            self._say(agent, "cleared", f"reset by {who}", changes)
+            self._say(agent, "cleared", f"reset by {who}", changes, must=True)
         return there
 
     def tick(self) -> None:
@@ -137,10 +128,12 @@ class CrashLoops:
     def _columns(self, state: LoopState) -> dict[str, Any]:
         return {"loop": str(state.loop), "loop_until": state.until, "loop_failures": state.failures}
 
-    def _say(self, agent: Agent, action: str, evidence: str, changes: dict[str, Any]) -> None:
+    def _say(
+        self, agent: Agent, action: str, evidence: str, changes: dict[str, Any], must: bool = False
+    ) -> None:
         age = time.time() - agent.row.ready_at if agent.row.ready_at else None
         self._supervisor.record(
-            agent, "crash-loop", {"action": action, "evidence": evidence}, durable=True, **changes
+            agent, "crash-loop", {"action": action, "evidence": evidence}, durable=True, must=must, **changes
         )
         outcome = str(agent.row.loop)
         self._supervisor.supervise(agent, action, age=age, outcome=outcome, evidence=evidence)

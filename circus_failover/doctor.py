@@ -22,6 +22,7 @@ from circus.util import DEFAULT_ENDPOINT_DEALER
 
 from circus_failover import (
     doctor_checks,
+    doctor_plugins,
     doctor_systemd,
     fleet_file,
     process_table,
@@ -30,18 +31,19 @@ from circus_failover import (
     tmux,
 )
 from circus_failover.circusd_site import absolute, ask, circus_options, listens
-from circus_failover.doctor_checks import Check, Entry, Level, Plugin, fail, ok, warn
+from circus_failover.doctor_checks import Check, Entry, Level, fail, ok, warn
 from circus_failover.process_table import ProbeFailed, ProcessId
-from circus_failover.records import AgentRow
+from circus_failover.records import AgentRow, PluginRow, TaskRow
 from circus_failover.state_dir import Holder, StateDir
 from circus_failover.store import StoreError, open_reader
+from circus_failover.words import Cause, Phase
 
 __all__ = ["Check", "Level", "examine", "rendered"]
 
 PACKAGES = (("circus", "0.19", "0.20"), ("pyzmq", "25", None), ("tornado", "6.1", None))
 """As setup.cfg asks for; what we replace in Circus was read in 0.19."""
 ANSWER_SECS = 3.0
-NEEDS_CIRCUSD = "supervisor, agents, tmux servers, plugins"
+NEEDS_CIRCUSD = "supervisor, agents, tmux servers, plugins, tasks"
 
 
 @dataclass
@@ -51,10 +53,16 @@ class _Fleet:
     ini: Path | None = None
     file: fleet_file.FleetFile | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[Path, settings.Settings] = field(default_factory=dict)
+    """The failover.yaml files that could be read."""
     state: StateDir | None = None
     holder: Holder | None = None
     answer: dict[str, Any] | None = None
     rows: Mapping[str, AgentRow] = field(default_factory=dict)
+    plugins: Mapping[str, PluginRow] | None = None
+    """What our plugins last said, by class; None: that cannot be read."""
+    tasks: Sequence[TaskRow] = ()
+    """The next task of each agent that is up."""
     uid: int = field(default_factory=os.geteuid)
 
 
@@ -84,6 +92,11 @@ def examine(ini: str | None, endpoint: str | None) -> list[Check]:
     checks.append(reached(where, fleet.holder, fleet.answer, known=_readable(fleet.state)))
     checks += _endpoints(fleet, where)
     checks += _circusd(fleet, where)
+    if fleet.file is not None and fleet.file.agents:
+        checks += doctor_plugins.declared(fleet.file, fleet.settings)
+        if fleet.answer is not None and fleet.answer.get("status") == "ok" and fleet.plugins is not None:
+            pid = int(fleet.answer["circusd"]["pid"])
+            checks += doctor_plugins.ticking(fleet.file, fleet.plugins, pid, time.time())
     checks += _systemd(fleet)
     return checks
 
@@ -171,6 +184,7 @@ def _configuration(fleet: _Fleet) -> list[Check]:
         return [fail("circus.ini", finding, "correct it; everything that depends on it is not checked")]
     if report.settings:
         fleet.state = StateDir(report.settings[0].state_dir)
+        fleet.settings = {loaded.path: loaded for loaded in report.settings}
     checks = [fail("settings", str(problem), "correct that value") for problem in report.problems]
     for failure in report.failures:
         finding = str(failure).removesuffix(f"; {failure.remedy}")
@@ -202,7 +216,7 @@ def _state(fleet: _Fleet, state: StateDir) -> list[Check]:
     newest: float | None = None
     if os.path.exists(state.store):
         try:
-            fleet.rows, newest = _remembered(state.store)
+            newest = _remember(fleet, state.store)
             checks.append(ok("store", f"{state.store}, {len(fleet.rows)} agents"))
         except (StoreError, sqlite3.Error) as error:
             remedy = (
@@ -221,9 +235,14 @@ def _state(fleet: _Fleet, state: StateDir) -> list[Check]:
         checks.append(doctor_checks.disk(str(folder), free, disk.f_files, disk.f_favail))
     except OSError as error:
         checks.append(warn("disk", f"{folder}: {error.strerror}; not checked"))
-    running = [name for name, row in fleet.rows.items() if not row.declared and _lives(row.process, row)]
-    checks.append(doctor_checks.undeclared(running))
-    return checks
+    without = {name: row for name, row in fleet.rows.items() if not row.declared}
+    running = [name for name, row in without.items() if _lives(row.process, row)]
+    gone = {
+        name: row.phase
+        for name, row in without.items()
+        if name not in running and row.generation > 0 and row.cause != Cause.REMOVED
+    }
+    return [*checks, *doctor_checks.undeclared(running, gone)]
 
 
 def _readable(state: StateDir | None) -> bool:
@@ -233,16 +252,20 @@ def _readable(state: StateDir | None) -> bool:
     return not os.path.exists(state.path) or os.access(state.path, os.R_OK | os.X_OK)
 
 
-def _remembered(store: Path) -> tuple[dict[str, AgentRow], float | None]:
-    """Return the agents that are stored and the newest time that is."""
+def _remember(fleet: _Fleet, store: Path) -> float | None:
+    """Read what the store knows into `fleet`, and return the newest time in it."""
     reader = open_reader(store)
     try:
         rows = reader.agents()
+        fleet.plugins = reader.plugins()
+        up = [name for name in reader.waiting() if name in rows and rows[name].phase == Phase.UP]
+        fleet.tasks = [task for name in up for task in reader.tasks(name, 1)]
         times = [row.since for row in rows.values() if row.since is not None]
         times += [float(entry["at"]) for name in rows for entry in reader.history(name, 1)]
     finally:
         reader.close()
-    return rows, max(times, default=None)
+    fleet.rows = rows
+    return max(times, default=None)
 
 
 def lock(holder: Holder | None, ini: Path | None) -> Check:
@@ -328,31 +351,9 @@ def _circusd(fleet: _Fleet, where: str) -> list[Check]:
         return []
     checks = doctor_checks.supervisor(fleet.answer["circusd"], time.time())
     checks += doctor_checks.agents(fleet.answer["agents"])
+    checks += doctor_checks.tasks(fleet.tasks, fleet.rows, time.time())
     names = [plugin["name"] for plugin in fleet.file.plugins] if fleet.file else None
-    try:
-        checks += doctor_checks.plugins(_plugins(names, where))
-    except (CallError, KeyError) as error:
-        checks.append(warn("plugins", f"circusd did not say: {error}", "run doctor again"))
-    return checks
-
-
-def _plugins(names: Sequence[str] | None, where: str) -> list[Plugin]:
-    """Ask circusd for its plugins and their processes; None: those that it knows."""
-    statuses = ask(where, "status", ANSWER_SECS)["statuses"]
-    found = []
-    for name in names if names is not None else [name for name in statuses if name.startswith("plugin:")]:
-        status = statuses.get(name) or statuses.get(name.lower())
-        pids = ask(where, "list", ANSWER_SECS, name=name).get("pids", []) if status else []
-        found.append(Plugin(name, status, sum(_runs(int(pid)) for pid in pids)))
-    return found
-
-
-def _runs(pid: int) -> bool:
-    try:
-        stat = process_table.read(pid)
-    except ProbeFailed:
-        return True
-    return stat is not None and stat.run_state not in "ZX"
+    return [*checks, *doctor_plugins.processes(names, where)]
 
 
 # -- what could end agents ---------------------------------------------------------------------------

@@ -9,16 +9,18 @@ from __future__ import annotations
 import datetime
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from circus_failover.words import Word
+from circus_failover.records import AgentRow, TaskRow
+from circus_failover.words import Cause, Phase, Word
 
 MIB, GIB = 1024**2, 1024**3
 CLOCK_BEHIND_SECS = 60.0
 CHECK_DELAY_SECS = 5.0
 TICK_LATE_SECS = 10.0
+TASK_LATE_SECS = 600.0
 EARLIEST = datetime.datetime(2024, 1, 1, tzinfo=datetime.timezone.utc).timestamp()
 
 
@@ -190,13 +192,17 @@ def state_dir(found: Entry, uid: int) -> Check:
 
 def clock(now: float, newest: float | None) -> Check:
     """Judge the wall clock against the newest time that is stored (epoch seconds)."""
-    shown = datetime.datetime.fromtimestamp(now, datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    shown = _utc(now)
     if now < EARLIEST:
         return fail("clock", f"{shown} cannot be", "set the clock (timedatectl set-ntp true)")
     if newest is not None and newest - now > CLOCK_BEHIND_SECS:
         finding = f"{shown} is {newest - now:.0f} s behind the newest record: it was set back, or was ahead"
         return warn("clock", finding, "compare it with another host (timedatectl)")
     return ok("clock", shown)
+
+
+def _utc(moment: float) -> str:
+    return datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def disk(path: str, free_bytes: int, inodes: int, free_inodes: int) -> Check:
@@ -239,14 +245,16 @@ def supervisor(circusd: Mapping[str, Any], now: float) -> list[Check]:
         finding = f"its last tick was {now - tick:.0f} s ago"
         found.append(fail("supervisor", finding, "look at circusd's log; failoverctl down and up restart it"))
     if circusd.get("log_lines_lost"):
-        finding = f"{circusd['log_lines_lost']} lines of lifecycle.log could not be written"
+        finding = f"{circusd['log_lines_lost']} lines of lifecycle.log or exits.log could not be written"
+        if circusd.get("log_trouble"):
+            finding += f": {circusd['log_trouble']}"
         found.append(warn("lifecycle.log", finding, "look at the disk and the permissions of the state_dir"))
     return found or [ok("supervisor", "ticks, and nothing was lost")]
 
 
 def agents(views: Sequence[Mapping[str, Any]]) -> list[Check]:
     """Judge the agents as `fleet` shows them: refused, held, wedged."""
-    found = []
+    found, held = [], []
     for view in views:
         name = view["identity"]
         if view.get("wedged"):
@@ -257,40 +265,61 @@ def agents(views: Sequence[Mapping[str, Any]]) -> list[Check]:
             finding = f"{name} is refused: {view['reason']}"
             found.append(fail("agent", finding, f"failoverctl explain {name}"))
         elif view["phase"] == "held":
-            finding = f"{name} is held: {view['reason']}"
-            found.append(warn("agent", finding, f"failoverctl explain {name}"))
+            held.append(f"{name} ({_held(view)})")
+    if held:
+        remedy = "failoverctl explain NAME says why; failoverctl reset NAME lets it start again"
+        found.append(warn("held", f"held back: {', '.join(held)}", remedy))
     return found or [ok("agents", f"{len(views)}, none refused, every tmux server answers")]
 
 
-@dataclass(frozen=True)
-class Plugin:
-    """A plugin's watcher: what Circus calls it (None: it does not know it), and its processes that run."""
-
-    name: str
-    status: str | None
-    running: int
-
-
-def plugins(found: Sequence[Plugin]) -> list[Check]:
-    """Judge the plugins of circus.ini."""
-    checks = []
-    for plugin in found:
-        if plugin.status is None:
-            finding = f"{plugin.name} is in circus.ini, and circusd does not know it"
-            checks.append(fail("plugin", finding, "failoverctl reloadconfig"))
-        elif plugin.status != "active" or not plugin.running:
-            state = plugin.status if plugin.status != "active" else "active and has no process"
-            remedy = f"look at circusd's log, then failoverctl restart {plugin.name}"
-            checks.append(fail("plugin", f"{plugin.name} is {state}", remedy))
-    return checks or [ok("plugins", f"{len(found)}, all alive" if found else "none in circus.ini")]
+def _held(view: Mapping[str, Any]) -> str:
+    if view.get("cause") == str(Cause.GIVEN_UP):
+        return "given up"
+    if view.get("held_until") is not None:
+        return f"until {_utc(view['held_until'])}"
+    return str(view["reason"])
 
 
-def undeclared(names: Sequence[str]) -> Check:
-    """Judge agents that run and that no section names any more."""
-    if names:
-        return warn(
-            "undeclared",
-            f"run, and no section of circus.ini names them: {', '.join(names)}",
-            "put their sections back and reloadconfig, then `rm` ends them; or end them by hand (attach)",
+def tasks(next_ones: Iterable[TaskRow], rows: Mapping[str, AgentRow], now: float) -> list[Check]:
+    """Judge the queues of agents that are up: a task should be typed as soon as its turn has come.
+
+    Args:
+        next_ones: the task of each agent whose turn is next.
+        rows: what is remembered of the agents, by identity.
+        now: epoch seconds.
+    """
+    found = []
+    for task in next_ones:
+        row = rows.get(task.identity)
+        if row is None or row.phase != Phase.UP:
+            continue
+        waits = now - max(task.queued_at, row.ready_at or 0.0)
+        if waits > TASK_LATE_SECS:
+            finding = f"task {task.id} waits for {waits / 60:.0f} minutes for {task.identity}, which is up"
+            note = f": {task.note}" if task.note else ""
+            remedy = f"failoverctl attach {task.identity} shows why; failoverctl tasks {task.identity}"
+            found.append(warn("tasks", finding + note, remedy))
+    return found or [ok("tasks", "none waits for long for an agent that is up")]
+
+
+def undeclared(running: Sequence[str], gone: Mapping[str, str]) -> list[Check]:
+    """Judge agents that the store knows and no section names any more.
+
+    Args:
+        running: those that run.
+        gone: the phase of the others, by identity; not those that `rm` took out.
+    """
+    found = []
+    if running:
+        finding = f"run, and no section of circus.ini names them: {', '.join(running)}"
+        remedy = "put their sections back and reloadconfig, then `rm` ends them; or end them by hand (attach)"
+        found.append(warn("undeclared", finding, remedy))
+    if gone:
+        names = ", ".join(f"{name} ({phase})" for name, phase in gone.items())
+        finding = f"no section of circus.ini names them any more: {names}"
+        remedy = (
+            "they come back as they were when their sections do; "
+            "failoverctl purge NAME deletes what is kept of one"
         )
-    return ok("undeclared", "no agent runs without a section")
+        found.append(warn("undeclared", finding, remedy))
+    return found or [ok("undeclared", "every agent that is remembered has a section, or was removed")]

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import re
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 
 from circus_failover.tmux import Look
@@ -73,8 +73,9 @@ def shown(mark: str, before: Look, after: Look) -> Waiting | None:
     It counts only when it was not there before as often: agents are told the same thing again and again.
     """
     # What has left the rows that are looked at, because the screen moved up, must not be missed by the count.
-    old = "".join(map(visible, before.rows[max(after.first - before.first, 0) :]))
-    new = "".join(map(visible, after.rows))
+    old_rows = list(map(visible, before.rows[max(after.first - before.first, 0) :]))
+    new_rows = list(map(visible, after.rows))
+    old, new = "".join(old_rows), "".join(new_rows)
     # A screen that is redrawn may have pushed out an older one; but the cursor stands right behind this one.
     if not mark or not (
         new.count(mark) > old.count(mark) or (_at_cursor(after, mark) and not _at_cursor(before, mark))
@@ -83,10 +84,26 @@ def shown(mark: str, before: Look, after: Look) -> Waiting | None:
         if len(placeholders) <= len(PLACEHOLDER.findall(old)):
             return None
         mark = placeholders[-1]
-    # What follows the input line stood there before; the new one is the last in front of that.
-    same = len(os.path.commonprefix([old[::-1], new[::-1]]))
-    found = new.rfind(mark, 0, len(new) - same + len(mark) - 1)
-    return _placed(after, mark, new.count(mark, found + len(mark)) if found >= 0 else 0)
+    return _placed(after, mark, new.count(mark, _newest(mark, old_rows, new_rows)))
+
+
+def _newest(mark: str, old: list[str], new: list[str]) -> int:
+    """Return where, in the joined rows, the lowest mark ends whose row was not there before."""
+    text = "".join(new)
+    ends = list(itertools.accumulate(map(len, new)))
+    # A clock in a status line makes it no new row; unless nothing but figures was typed.
+    for kind in (_letters, str):
+        surplus = Counter(map(kind, new))
+        surplus.subtract(map(kind, old))
+        for row, end in reversed(list(zip(new, ends, strict=True))):
+            found = text.rfind(mark, 0, end)
+            if surplus[kind(row)] > 0 and found + len(mark) > end - len(row):
+                return found + len(mark)
+    return len(text)
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalpha, text))
 
 
 def _placed(look: Look, mark: str, later: int) -> Waiting | None:
@@ -104,7 +121,7 @@ def _placed(look: Look, mark: str, later: int) -> Waiting | None:
     # A hint or a suggestion behind it may change by itself, and so may clocks, counts and spinners around the
     # input line; words do when something was sent.
     begins = ends[row] - len(rows[row])
-    part = text[begins:end] if below == 0 else "".join(filter(str.isalpha, text[end:]))
+    part = text[begins:end] if below == 0 else _letters(text[end:])
     return Waiting(mark, later, below, hashlib.sha256(part.encode("utf-8", "replace")).hexdigest())
 
 

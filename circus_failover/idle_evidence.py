@@ -53,8 +53,10 @@ class Terminals:
 
     def keep(self, processes: set[ProcessId]) -> None:
         """Forget the terminals of all processes but these."""
-        if len(self._paths) > len(processes):
-            self._paths = {process: path for process, path in self._paths.items() if process in processes}
+        self._paths = {process: path for process, path in self._paths.items() if process in processes}
+
+    def __len__(self) -> int:
+        return len(self._paths)
 
 
 def latest_movement(mtime: float, now: float) -> float:
@@ -112,16 +114,16 @@ class Processes:
             raise ProbeFailed("its process was not found")
         # One that was never proven ready (started by hand) had no boot: all that it started is its tools.
         since = agent.start if row.ready_ticks is None else row.ready_ticks
-        found = self._below(agent.pid) - {agent.pid}
+        # A server, and a circusd, may have been started from an agent's own shell: they are no tools.
+        never = {agent.pid, row.server_pid, os.getpid(), os.getppid()}
+        young = {
+            pid for pid, stat in self.stats.items() if stat.id.start > since and stat.run_state not in "ZX"
+        }
+        found = young & self._below(agent.pid)
         if row.launch is not None:
             mark = _MARK + row.launch.encode()
-            # A server, and a circusd, may have been started from an agent's own shell: they are no tools.
-            never = {row.server_pid, os.getpid(), os.getppid()}
-            found |= {
-                pid for pid, stat in self.stats.items() if stat.id.start > since and self._launch(pid) == mark
-            } - never
-        running = (self.stats[pid] for pid in found)
-        return sum(stat.id.start > since and stat.run_state not in "ZX" for stat in running)
+            found |= {pid for pid in young if self._launch(pid) == mark}
+        return len(found - never)
 
     def _below(self, pid: int) -> set[int]:
         found, queue = {pid}, [pid]

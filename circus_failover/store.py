@@ -97,6 +97,15 @@ _ADDED = {
     }
 }
 """Columns that came with a version, by table: a store of an earlier one gets them when it is opened."""
+_FILLED = {
+    2: [
+        "UPDATE agents SET ready_conversation = conversation, ready_at = COALESCE("
+        "(SELECT l.up_at FROM launches l WHERE l.identity = agents.identity"
+        " AND l.generation = agents.generation), since) WHERE phase = 'up'",
+        "UPDATE agents SET born = generation, loop_from = generation WHERE cause = 'removed'",
+    ]
+}
+"""What those columns hold for what is remembered: agents live through an upgrade."""
 
 REMEDY = (
     "Free it or repair it (sqlite3 failover.db .recover), or move it away: agents live on, "
@@ -325,6 +334,8 @@ class Store(Reader):
                 for table, columns in _ADDED[number].items():
                     for column in columns:
                         self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+                for statement in _FILLED[number]:
+                    self._db.execute(statement)
             self._db.execute("UPDATE meta SET value = ? WHERE name = 'schema'", (str(SCHEMA_VERSION),))
 
     @contextmanager
@@ -522,7 +533,13 @@ def open_reader(path: Path) -> Reader:
     """
     try:
         connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=2.0)
-        connection.execute("SELECT 1 FROM meta").fetchone()
+        (version,) = connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
+        if int(version) < SCHEMA_VERSION:
+            connection.close()
+            raise StoreError(
+                f"the store {path} has schema {version}, this version reads {SCHEMA_VERSION}: "
+                "start its circusd with this version (failoverctl up), which upgrades it and keeps everything"
+            )
         return Reader(connection)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, TypeError, ValueError) as error:
         raise StoreError(f"the store {path} cannot be read: {error}") from error

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from circus_failover.agent import Agent
 from circus_failover.agents import RUNTIMES
 from circus_failover.policy import wake
+from circus_failover.store import StoreError
 from circus_failover.words import Asked, Cause, Phase, WakeAsked, WakeCause, WakeMode
 
 if TYPE_CHECKING:
@@ -122,7 +123,11 @@ class Waking:
         if agent.row.stay_stopped:
             reason = f"it was stopped: {agent.row.reason}; `start {agent.identity}` brings it back"
             return self._refused(agent, Cause.STOPPED, reason, task)
-        queued = deliveries.queue(agent, task, topic, who) if task is not None else None
+        try:
+            queued = deliveries.queue(agent, task, topic, who) if task is not None else None
+        except StoreError as error:
+            reason = f"the task could not be stored, so it is not queued and nothing was woken: {error}"
+            return self._refused(agent, Cause.STATE_DIR, reason)
         if agent.waking or agent.phase is Phase.STARTING:
             await self._other_wake(agent, until)
             verdict = self._already(agent, asked, under_way=True)
@@ -144,6 +149,7 @@ class Waking:
     async def _launch(
         self, agent: Agent, who: str, asked: WakeAsked, topic: str | None, until: float
     ) -> dict[str, Any]:
+        before = agent.row.generation
         verdict = await self._supervisor.bring_up.start(
             agent, who, max(0.0, until - time.monotonic()), Asked.WAKE, asked, topic
         )
@@ -151,7 +157,7 @@ class Waking:
             return self._already(agent, asked, under_way=True)
         if not verdict["ok"] and agent.row.stay_stopped:
             return self._refused(agent, Cause.STOPPED_MID_WAKE, f"stopped meanwhile: {agent.row.reason}")
-        if verdict["refused"]:
+        if verdict["refused"] and agent.row.generation == before:
             self.log_refusal(agent, str(verdict["cause"]), str(verdict["reason"]))
         return verdict
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from circus_failover.process_table import ProcessId
-from circus_failover.records import ActionRow, AgentRow, ChildRow, LaunchRow
-from circus_failover.store import BUSY_MS, Store, StoreError, open_reader
+from circus_failover.records import ActionRow, AgentRow, ChildRow, LaunchRow, PluginRow, TaskRow
+from circus_failover.store import BUSY_MS, SCHEMA_VERSION, Store, StoreError, open_reader
 
 AGENT = AgentRow(
     "bob",
@@ -40,8 +40,24 @@ AGENT = AgentRow(
     launch="l",
     conversation="c",
     declared=False,
+    ready_at=3.5,
+    ready_ticks=2**40 + 1,
+    ready_conversation="r",
+    parked_by="idle-reaper",
+    parked_at=4.5,
+    parked_conversation="p",
+    born=2,
+    pending="fresh",
+    loop="open",
+    loop_until=5.5,
+    loop_failures=1,
+    loop_from=1,
+    last_task=6.5,
+    policy='{"idle_secs": 3600.0}',
 )
 LAUNCH = LaunchRow("bob", 3, "first-start", "ann", "one", "c", 1.0)
+TASK = TaskRow(0, "bob", "read\n\tit's é", "release", "ann", 1.0)
+PLUGIN = PluginRow("IdleReaper", 7, 1.5, 0.25, 30.0, 4, 1, "bob: no", '{"floor": 1}')
 ACTION = ActionRow(0, "bob", 3, "stop", "ann", "stop", 2.0, {"agent": [1, 2], "pane": None, "é": ["x"]})
 
 
@@ -62,6 +78,28 @@ def test_a_row_comes_back_as_it_was_put(path: Path) -> None:
     assert Store(path).agents()["bob"] == replace(AGENT, phase="down", pid=None, reason=None)
     assert (AGENT.process, AGENT.server) == (ProcessId(10, 2**40), ProcessId(9, 2**40 - 1))
     assert AgentRow("eve").process is None and AgentRow("eve", pid=3).process is None
+
+
+def test_a_launch_comes_back_as_it_was_put(path: Path) -> None:
+    whole = replace(
+        LAUNCH,
+        up_at=2.0,
+        ended_at=3.0,
+        planned=False,
+        end_cause="exited",
+        exit_status=0,
+        exit_signal=9,
+        last_output="x",
+        mode="resume",
+        wake_cause="idle-reaped-resume",
+        parked_by="self",
+        topic="release",
+    )
+    assert all(getattr(whole, field.name) is not None for field in fields(LaunchRow))
+    store = Store(path)
+    with store.decision(durable=True):
+        store.add_launch(whole)
+    assert store.launches("bob") == [whole]
 
 
 def test_an_end_is_recorded_once(path: Path) -> None:
@@ -108,6 +146,135 @@ def test_an_action_is_open_until_it_is_finished_once(path: Path) -> None:
     assert (left.intent, left.who, left.why, left.worker) == ("rm", "joe", "gone", ProcessId(7, 8))
     (done,) = store.actions("bob")
     assert (done.attempts, done.worker, done.done_at, done.outcome) == (2, None, 9.0, "ended")
+
+
+def test_the_ends_that_count_are_those_after_a_generation_the_newest_first(path: Path) -> None:
+    store = Store(path)
+    with store.decision(durable=True):
+        for generation in range(1, 6):
+            store.add_launch(replace(LAUNCH, generation=generation))
+        store.add_launch(replace(LAUNCH, identity="bob2"))
+        for generation in (1, 2, 4):
+            store.end_launch("bob", generation, at=generation, planned=False, cause="exited")
+        store.end_launch("bob2", 3, at=3.0, planned=False, cause="exited")
+
+    def generations(after: int, limit: int = 200) -> list[int]:
+        return [launch.generation for launch in store.ended_launches("bob", after, limit)]
+
+    assert generations(0) == [4, 2, 1]
+    assert (generations(1), generations(4)) == ([4, 2], [])
+    assert generations(0, limit=1) == [4]
+
+
+def test_who_lives_now_and_who_died_since_is_told_together(path: Path) -> None:
+    """Whether half of the living died together is counted of all of them, however long they live."""
+    store = Store(path)
+    with store.decision(durable=True):
+        for identity, began, ended in (("old", 1.0, None), ("long-gone", 1.0, 2.0), ("dead", 1.0, 50.0),
+                                       ("new", 60.0, None), ("brief", 60.0, 61.0)):  # fmt: skip
+            store.add_launch(replace(LAUNCH, identity=identity, started_at=began))
+            if ended is not None:
+                store.end_launch(identity, 3, at=ended, planned=False, cause="signaled")
+    assert {launch.identity for launch in store.launches_since(50.0)} == {"old", "dead", "new", "brief"}
+
+
+# -- tasks, topics, plugins -----------------------------------------------------------------------------
+
+
+def queued(store: Store, *tasks: TaskRow) -> list[TaskRow]:
+    with store.decision(durable=True):
+        return [store.add_task(task) for task in tasks]
+
+
+def test_a_task_comes_back_as_it_was_put_until_it_is_delivered_or_cancelled(path: Path) -> None:
+    store = Store(path)
+    one, two, other = queued(store, TASK, replace(TASK, topic=None), replace(TASK, identity="bob2"))
+    assert one == replace(TASK, id=one.id)
+    store.close()
+    store = Store(path)
+    assert store.tasks() == [one, two, other] and store.tasks("bob") == [one, two]
+    assert store.waiting() == {"bob": 2, "bob2": 1}
+    typing = {"state": "typing", "attempts": 1, "generation": 3, "worker_pid": 5, "worker_start": 6}
+    with store.decision(durable=True):
+        store.update_task(one.id, **typing)
+    (again, _) = store.tasks("bob")
+    assert again == replace(one, **typing) and again.worker == ProcessId(5, 6) and one.worker is None
+    assert store.waiting() == {"bob": 2, "bob2": 1}, "one that is being typed is not out of the queue"
+    with store.decision(durable=True):
+        store.update_task(one.id, state="delivered", done_at=9.0)
+        store.update_task(two.id, state="cancelled", done_at=9.0, note="it was removed")
+    assert store.tasks() == [other] and store.waiting() == {"bob2": 1}
+    done = store.task(two.id)
+    assert done == replace(two, state="cancelled", done_at=9.0, note="it was removed")
+    assert store.task(999) is None
+
+
+def test_what_an_agent_is_told_first_stands_before_what_waits_already(path: Path) -> None:
+    store = Store(path)
+    texts = ["old", "older than the first", "first", "last"]
+    queued(store, *(replace(TASK, text=text, first=text == "first") for text in texts))
+    assert [task.text for task in store.tasks("bob")] == ["first", "old", "older than the first", "last"]
+    assert store.tasks("bob")[0].first is True and store.tasks("bob")[1].first is False
+    assert [task.text for task in store.tasks(limit=1)] == ["first"]
+
+
+def test_a_task_of_a_mebibyte_is_kept_whole(path: Path) -> None:
+    store = Store(path)
+    text = "é\n" * (1024 * 1024 // 3)
+    (task,) = queued(store, replace(TASK, text=text))
+    store.close()
+    found = Store(path).task(task.id)
+    assert found is not None and found.text == text
+
+
+def test_a_topic_is_known_in_the_conversation_it_was_delivered_in_and_nowhere_else(path: Path) -> None:
+    store = Store(path)
+    with store.decision(durable=True):
+        store.add_topic("c", "release", "bob", 1.0)
+        store.add_topic("c", "release", "bob", 2.0)
+    assert store.knows_topic("c", "release")
+    assert not store.knows_topic("c", "Release") and not store.knows_topic("d", "release")
+    assert not store.knows_topic("c", "release ")
+
+
+def test_a_plugin_has_one_row_which_is_what_it_said_last(path: Path) -> None:
+    assert all(getattr(PLUGIN, field.name) is not None for field in fields(PluginRow))
+    store = Store(path)
+    with store.decision(durable=False):
+        store.put_plugin(replace(PLUGIN, name="CrashLoopGuard"))
+        store.put_plugin(replace(PLUGIN, pid=6, ticks=99))
+        store.put_plugin(PLUGIN)
+    found = Store(path).plugins()
+    assert list(found) == ["CrashLoopGuard", "IdleReaper"] and found["IdleReaper"] == PLUGIN
+
+
+def test_a_purge_deletes_everything_of_one_agent_and_says_what(path: Path) -> None:
+    store = Store(path)
+
+    def everything_of(identity: str) -> None:
+        store.put_agent(replace(AGENT, identity=identity))
+        store.add_launch(replace(LAUNCH, identity=identity))
+        store.add_action(replace(ACTION, identity=identity))
+        store.add_history(1.0, identity, 3, "up", {})
+        store.add_history(2.0, identity, 3, "exit", {})
+        store.add_task(replace(TASK, identity=identity))
+        store.add_topic(f"c-{identity}", "release", identity, 1.0)
+
+    with store.decision(durable=True):
+        everything_of("bob")
+        everything_of("bob2")
+    with store.decision(durable=True):
+        deleted = store.purge("bob")
+    assert deleted == {"agents": 1, "launches": 1, "actions": 1, "history": 2, "tasks": 1, "topics": 1}
+    assert list(store.agents()) == ["bob2"]
+    assert not store.knows_topic("c-bob", "release") and store.knows_topic("c-bob2", "release")
+    for left in (store.launches, store.actions, store.history, store.tasks):
+        assert not left("bob") and left("bob2"), left.__name__
+    with store.decision(durable=True):
+        assert set(store.purge("nobody").values()) == {0}
+
+
+# -- one's own reports -----------------------------------------------------------------------------------
 
 
 def test_a_report_s_name_is_kept_with_its_effect_and_forgotten_in_time(path: Path) -> None:
@@ -207,6 +374,132 @@ def test_its_files_are_for_their_owner_only(path: Path) -> None:
     names = sorted(found.name for found in path.parent.iterdir())
     assert names == ["failover.db", "failover.db-shm", "failover.db-wal"]
     assert {stat.S_IMODE(found.stat().st_mode) for found in path.parent.iterdir()} == {0o600}
+
+
+# -- a store of an earlier version -----------------------------------------------------------------------
+
+SCHEMA_1 = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE agents (
+    identity TEXT PRIMARY KEY,
+    phase TEXT NOT NULL, reason TEXT, cause TEXT, since REAL NOT NULL,
+    stay_stopped INTEGER NOT NULL, generation INTEGER NOT NULL,
+    socket TEXT, own_server INTEGER NOT NULL, session TEXT, pane TEXT,
+    pid INTEGER, pid_start INTEGER, server_pid INTEGER, server_start INTEGER,
+    boot TEXT, account TEXT, launch TEXT, conversation TEXT, declared INTEGER NOT NULL
+);
+CREATE TABLE launches (
+    identity TEXT NOT NULL, generation INTEGER NOT NULL,
+    cause TEXT NOT NULL, asked_by TEXT NOT NULL, account TEXT, conversation TEXT,
+    started_at REAL NOT NULL, up_at REAL, ended_at REAL,
+    planned INTEGER, end_cause TEXT, exit_status INTEGER, exit_signal INTEGER,
+    last_output TEXT,
+    PRIMARY KEY (identity, generation)
+);
+CREATE TABLE actions (
+    id INTEGER PRIMARY KEY, identity TEXT NOT NULL, generation INTEGER NOT NULL,
+    intent TEXT NOT NULL, who TEXT NOT NULL, why TEXT NOT NULL, asked_at REAL NOT NULL,
+    spec TEXT NOT NULL, attempts INTEGER NOT NULL, worker_pid INTEGER, worker_start INTEGER,
+    done_at REAL, outcome TEXT
+);
+CREATE INDEX actions_open ON actions (done_at, identity);
+CREATE TABLE history (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, identity TEXT NOT NULL, generation INTEGER,
+    ev TEXT NOT NULL, detail TEXT NOT NULL
+);
+CREATE INDEX history_identity ON history (identity, id);
+CREATE TABLE children (
+    pid INTEGER NOT NULL, start INTEGER NOT NULL, boot TEXT NOT NULL,
+    kind TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (pid, start)
+);
+CREATE TABLE taken_in (name TEXT PRIMARY KEY, at REAL NOT NULL);
+INSERT INTO meta VALUES ('schema', '1');
+INSERT INTO agents VALUES ('bob', 'stopped', 'stop (ann)', 'operator-stop', 1.5, 1, 3, '/x.sock', 0, 'bob',
+    '%1', 10, 20, 9, 19, 'b', 'one', 'l', 'c', 1);
+INSERT INTO launches VALUES ('bob', 3, 'first-start', 'ann', 'one', 'c', 1.0, 2.0, 3.0, 1, 'operator-stop',
+    143, NULL, 'x');
+INSERT INTO actions VALUES (7, 'bob', 3, 'stop', 'ann', 'stop', 2.0, '{"pane": null}', 1, 5, 6, NULL, NULL);
+INSERT INTO history VALUES (1, 2.0, 'bob', 3, 'stop', '{"who": "ann"}');
+INSERT INTO children VALUES (5, 6, 'b', 'keeper', 'bob');
+INSERT INTO taken_in VALUES ('a.json', 1.0);
+"""
+"""As the first version made and filled it."""
+
+
+def of_version_1(path: Path) -> None:
+    other = sqlite3.connect(path)
+    other.executescript(SCHEMA_1)
+    other.close()
+
+
+def columns(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Return the columns of every table: name, type, whether it may be empty, default, place in the key."""
+    other = sqlite3.connect(path)
+    tables = [name for (name,) in other.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    found = {name: sorted(row[1:] for row in other.execute(f"PRAGMA table_info({name})")) for name in tables}
+    other.close()
+    return found
+
+
+def version(path: Path) -> str:
+    other = sqlite3.connect(path)
+    (value,) = other.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
+    other.close()
+    return str(value)
+
+
+def test_a_store_of_the_first_version_is_upgraded_and_keeps_all_that_was_in_it(path: Path) -> None:
+    of_version_1(path)
+    store = Store(path)
+    bob = store.agent("bob")
+    assert bob is not None
+    assert (bob.phase, bob.stay_stopped, bob.generation, bob.conversation) == ("stopped", True, 3, "c")
+    assert (bob.process, bob.server, bob.declared) == (ProcessId(10, 20), ProcessId(9, 19), True)
+    assert (bob.loop, bob.loop_from, bob.born, bob.policy, bob.parked_by) == ("closed", 0, 0, "{}", None)
+    (launch,) = store.launches("bob")
+    assert (launch.up_at, launch.exit_status, launch.planned, launch.mode) == (2.0, 143, True, None)
+    (action,) = store.open_actions()
+    assert (action.id, action.intent, action.worker) == (7, "stop", ProcessId(5, 6))
+    assert store.history("bob") == [{"at": 2.0, "generation": 3, "ev": "stop", "who": "ann"}]
+    assert store.children() == [ChildRow(ProcessId(5, 6), "b", "keeper", "bob")]
+    assert store.seen("a.json")
+    with store.decision(durable=True):
+        store.put_agent(AGENT)
+        store.update_launch("bob", 3, mode="fresh", wake_cause="first-wake", topic="t")
+        store.add_task(TASK)
+        store.put_plugin(PLUGIN)
+    store.close()
+    assert Store(path).agents() == {"bob": AGENT}
+
+
+def test_an_upgraded_store_is_the_same_as_a_new_one(path: Path, tmp_path: Path) -> None:
+    of_version_1(path)
+    Store(path).close()
+    Store(tmp_path / "new.db").close()
+    assert columns(path) == columns(tmp_path / "new.db")
+    assert version(path) == version(tmp_path / "new.db") == str(SCHEMA_VERSION)
+    before = path.read_bytes()
+    Store(path).close()
+    assert path.read_bytes() == before, "a second time nothing is left to do"
+
+
+def test_an_upgrade_happens_whole_or_not_at_all(path: Path) -> None:
+    of_version_1(path)
+    other = sqlite3.connect(path)
+    other.execute("ALTER TABLE launches ADD COLUMN topic TEXT")  # what the upgrade is to add, and last
+    other.commit()
+    other.close()
+    with pytest.raises(StoreError, match=r"failover\.db.*topic"):
+        Store(path)
+    assert version(path) == "1"
+    assert "ready_at" not in {name for name, *_ in columns(path)["agents"]}
+
+
+def test_a_store_of_a_newer_version_is_refused_and_says_what_to_install(path: Path) -> None:
+    newer(path)
+    with pytest.raises(StoreError, match=f"schema 999, this version knows {SCHEMA_VERSION}: install the newer"):
+        Store(path)
+    assert version(path) == "999"
 
 
 # -- what can be wrong with it -------------------------------------------------------------------------

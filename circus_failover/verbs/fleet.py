@@ -11,7 +11,6 @@ from circus.exc import ArgumentError
 from circus_failover import __version__
 from circus_failover.records import ActionRow, LaunchRow
 from circus_failover.verbs.selection import one_agent, supervisor_of
-from circus_failover.words import Asked
 
 
 class Fleet(Command):  # type: ignore[misc]
@@ -20,7 +19,8 @@ class Fleet(Command):  # type: ignore[misc]
     ================
 
     One row an agent: phase, state, account, generation, for how long, last activity, why its last launch
-    ended, and the reason where there is something to say. Agents that were never started are `down`.
+    ended, how many tasks wait where some do, and the reason where there is something to say. Agents that were
+    never started are `down`.
 
     Command line
     ------------
@@ -47,6 +47,7 @@ class Fleet(Command):  # type: ignore[misc]
         chosen = (
             [one_agent(arbiter, name) for name in wanted] if wanted else list(held.roster.agents.values())
         )
+        logs = [log for log in (held.log, held.exits) if log is not None]
         return {
             "agents": [held.view(agent) for agent in sorted(chosen, key=lambda agent: agent.identity)],
             "circusd": {
@@ -55,7 +56,8 @@ class Fleet(Command):  # type: ignore[misc]
                 "state_dir": str(held.state.path) if held.state else None,
                 "ini": str(getattr(arbiter, "config_file", None)),
                 "trouble": held.hindrance.reason if held.hindrance else held.store_trouble,
-                "log_lines_lost": held.log.failed if held.log else None,
+                "log_lines_lost": sum(log.failed for log in logs) if logs else None,
+                "log_trouble": next((log.last_error for log in logs if log.last_error), None),
                 "last_tick": held.last_tick,
             },
         }
@@ -65,6 +67,7 @@ class Fleet(Command):  # type: ignore[misc]
             return str(self.console_error(msg))
         from circus_failover import screen
 
+        tasks = any(agent.get("tasks") for agent in msg["agents"])
         rows = [
             (
                 agent["identity"],
@@ -75,18 +78,20 @@ class Fleet(Command):  # type: ignore[misc]
                 screen.ago(agent["since"] or None),
                 screen.ago(agent["last_activity"]),
                 agent.get("last_cause") or "-",
+                *((agent["tasks"] or "-",) if tasks else ()),
                 agent["reason"] or "",
             )
             for agent in msg["agents"]
         ]
-        columns = ("AGENT", "PHASE", "STATE", "ACCOUNT", "GEN", "FOR", "ACTIVE", "LAST END", "REASON")
+        columns = ["AGENT", "PHASE", "STATE", "ACCOUNT", "GEN", "FOR", "ACTIVE", "LAST END", "REASON"]
+        if tasks:
+            columns.insert(-1, "TASKS")
         text = (
             screen.table(columns, rows)
             if rows
             else "no agents: no section of circus.ini names the enrol hook"
         )
-        trouble = msg.get("circusd", {}).get("trouble")
-        return f"{text}\n\ntrouble: {screen.plain(trouble)}" if trouble else text
+        return "\n\n".join([text, *(f"trouble: {screen.plain(one)}" for one in _troubles(msg))])
 
 
 class Explain(Command):  # type: ignore[misc]
@@ -95,7 +100,9 @@ class Explain(Command):  # type: ignore[misc]
     ============================
 
     Its phase with cause and reason, its launch and how the one before ended, the last output of a failed
-    launch, what the gate says now, intents that are under way, and what `start` would do.
+    launch, what the gate says now, intents that are under way, tasks that wait; and what would happen next:
+    what `start` and `wake` would do, what the idle reaper and the crash-loop guard would do in their next
+    tick, and by what evidence.
 
     Command line
     ------------
@@ -114,9 +121,11 @@ class Explain(Command):  # type: ignore[misc]
         return self.make_message(name=args[0])
 
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
+        from circus_failover.verbs import explanation
+
         held = supervisor_of(arbiter)
         agent = one_agent(arbiter, str(props["name"]))
-        evidence, verdict = held.bring_up.judge(agent, Asked.START)
+        ahead = explanation.outlook(arbiter, held, agent)
         settings = agent.settings
         launches = held.store.launches(agent.identity, 2) if held.store else []
         actions = held.store.actions(agent.identity, 1) if held.store else []
@@ -133,24 +142,20 @@ class Explain(Command):  # type: ignore[misc]
             else None,
             "problems": agent.problems,
             "gate": agent.divergence or "ok",
-            "evidence": {"liveness": str(evidence.liveness), "reason": evidence.reason},
             "stays_stopped": agent.row.stay_stopped,
             "launches": [_launch(launch) for launch in launches],
             "intent": _action(actions[0]) if actions else None,
-            "start_would": {
-                "action": str(verdict.action),
-                "cause": str(verdict.cause) if verdict.cause else None,
-                "reason": verdict.reason,
-            },
             "pane_log": str(held.state.pane_log(agent.identity)) if held.state else None,
+            **ahead,
         }
 
     def console_msg(self, msg: dict[str, Any]) -> str:
         if msg.get("status") != "ok":
             return str(self.console_error(msg))
         from circus_failover import screen
+        from circus_failover.verbs import explanation
 
-        agent, would = msg["agent"], msg["start_would"]
+        agent = msg["agent"]
         lines = [f"{agent['identity']} is {agent['phase']} ({agent['cause'] or 'never started'})"]
         facts: list[tuple[str, object]] = [
             ("reason", agent["reason"]),
@@ -162,7 +167,7 @@ class Explain(Command):  # type: ignore[misc]
             ("account", agent["account"]),
             ("gate", msg["gate"]),
             ("settings", msg["problems"]),
-            ("start would", f"{would['action']} {would['reason'] and '(' + would['reason'] + ')'}"),
+            *explanation.facts(msg),
             ("pane log", msg["pane_log"]),
         ]
         intent = msg["intent"]
@@ -171,8 +176,10 @@ class Explain(Command):  # type: ignore[misc]
             done = intent["outcome"] or "under way"
             facts.append(("last intent", f"{intent['intent']} by {intent['who']}, {when} ago: {done}"))
         lines.extend(f"  {name:12} {screen.plain(value)}" for name, value in facts if value)
+        for line in explanation.task_lines(msg["tasks"], agent["identity"]):
+            lines.append("  " + screen.plain(line))
         for launch in msg["launches"]:
-            lines.append("  " + _launch_line(launch))
+            lines.append("  " + screen.plain(explanation.launch_line(launch)))
             if launch["last_output"] and launch["ended_at"]:
                 tail = [line for line in launch["last_output"].splitlines() if line.strip()][-10:]
                 lines.extend("    | " + screen.plain(line) for line in tail)
@@ -248,6 +255,17 @@ class History(Command):  # type: ignore[misc]
         return screen.table(("WHEN", "GEN", "EVENT", "PHASE", "DETAILS"), rows)
 
 
+def _troubles(msg: dict[str, Any]) -> list[str]:
+    """Return what is wrong with circusd's own records, for a person."""
+    circusd = msg.get("circusd", {})
+    found = [str(circusd["trouble"])] if circusd.get("trouble") else []
+    if circusd.get("log_lines_lost"):
+        why = circusd.get("log_trouble")
+        lost = f"{circusd['log_lines_lost']} lines of lifecycle.log or exits.log could not be written"
+        found.append(f"{lost}: {why}" if why else lost)
+    return found
+
+
 def _launch(launch: LaunchRow) -> dict[str, Any]:
     return dict(vars(launch))
 
@@ -263,19 +281,3 @@ def _action(action: ActionRow) -> dict[str, Any]:
         "outcome": action.outcome,
         "attempts": action.attempts,
     }
-
-
-def _launch_line(launch: dict[str, Any]) -> str:
-    from circus_failover import screen
-
-    text = f"launch {launch['generation']}: {launch['cause']} by {launch['asked_by']}"
-    text += f", {screen.ago(launch['started_at'])} ago"
-    if launch["ended_at"] is None:
-        return text
-    kind = "planned" if launch["planned"] else "unplanned"
-    text += f"; ended {screen.ago(launch['ended_at'])} ago, {kind}: {launch['end_cause']}"
-    if launch["exit_signal"] is not None:
-        text += f", signal {launch['exit_signal']}"
-    elif launch["exit_status"] is not None:
-        text += f", exit status {launch['exit_status']}"
-    return text

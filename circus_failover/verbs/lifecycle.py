@@ -12,6 +12,7 @@ from circus.exc import ArgumentError, MessageError
 
 from circus_failover import task_text
 from circus_failover.problems import printable
+from circus_failover.store import StoreError
 from circus_failover.verbs.answers import (
     PLAIN_WAIT_SECS,
     WAIT_SECS,
@@ -301,7 +302,11 @@ class Reset(Verdicts, Command):  # type: ignore[misc]
         held = supervisor_of(arbiter)
         verdicts = []
         for agent in agents_named(arbiter, props):
-            there = held.crash_loops.forgive(agent, who(props))
+            try:
+                there = held.crash_loops.forgive(agent, who(props))
+            except StoreError as error:
+                verdicts.append(refused(agent, f"nothing was reset, since it could not be stored: {error}"))
+                continue
             verdict = state_now(agent)
             if not there:
                 verdict["reason"] = "there was no crash loop"
@@ -359,7 +364,10 @@ class Tasks(Command):  # type: ignore[misc]
         chosen = tasks if wanted == "all" else [task for task in tasks if task.id == int(wanted)]
         if not chosen and wanted != "all":
             raise MessageError(f"{agent.identity} has no task {wanted}; `tasks {agent.identity}` lists them")
-        cancelled = held.deliveries.cancel(agent, chosen, f"cancelled by {who(props)}", who(props))
+        try:
+            cancelled = held.deliveries.cancel(agent, chosen, f"cancelled by {who(props)}", who(props))
+        except StoreError as error:
+            raise MessageError(f"nothing was cancelled: {error}") from error
         left = [task for task in chosen if task.id not in {one.id for one in cancelled}]
         if left:
             numbers = ", ".join(str(task.id) for task in left)
@@ -427,8 +435,11 @@ class Purge(Command):  # type: ignore[misc]
         return self.make_message(name=args[0])
 
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
-        held = supervisor_of(arbiter)
-        return {"identity": str(props["name"]), "deleted": held.roster.purge(str(props["name"]))}
+        held, name = supervisor_of(arbiter), str(props["name"])
+        try:
+            return {"identity": name, "deleted": held.roster.purge(name)}
+        except StoreError as error:
+            raise MessageError(f"nothing was purged: {error}") from error
 
     def console_msg(self, msg: dict[str, Any]) -> str:
         if msg.get("status") != "ok":
