@@ -243,6 +243,14 @@ class BringUps:
                 **UNPARKED,
             )
             writes = adding(launch, over=agent.row.generation)
+        elif agent.row.ready_at is None and agent.phase is not Phase.STARTING and not agent.observed:
+            # It was observed before, or its proof was lost with the store: it counts as ready from here on.
+            changes.update(
+                ready_at=time.time(),
+                ready_ticks=process_table.now(),
+                ready_conversation=agent.row.conversation,
+                **UNPARKED,
+            )
         starting = evidence.ours and agent.phase is Phase.STARTING and not agent.observed
         if starting and agent.starting is None:
             self._supervisor.proving.again(agent)

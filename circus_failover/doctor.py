@@ -235,7 +235,8 @@ def _state(fleet: _Fleet, state: StateDir) -> list[Check]:
         checks.append(doctor_checks.disk(str(folder), free, disk.f_files, disk.f_favail))
     except OSError as error:
         checks.append(warn("disk", f"{folder}: {error.strerror}; not checked"))
-    without = {name: row for name, row in fleet.rows.items() if not row.declared}
+    known = {view["identity"] for view in (fleet.answer or {}).get("agents", ())}
+    without = {name: row for name, row in fleet.rows.items() if not row.declared and name not in known}
     running = [name for name, row in without.items() if _lives(row.process, row)]
     gone = {
         name: row.phase

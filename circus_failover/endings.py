@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from circus import logger
 
 from circus_failover import crashpoint, liveness
-from circus_failover.agent import NOWHERE, UNPARKED, Agent
+from circus_failover.agent import NOWHERE, Agent
 from circus_failover.records import ActionRow
 from circus_failover.store import Store, StoreError
 from circus_failover.words import Asked, Cause, IntentAction, Liveness, ParkedBy, Phase, WakeAsked
@@ -249,5 +249,4 @@ def afresh() -> dict[str, Any]:
         "cause": Cause.FRESH,
         "pending": str(WakeAsked.FRESH),
         **NOWHERE,
-        **UNPARKED,
     }

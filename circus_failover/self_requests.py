@@ -41,6 +41,8 @@ class SelfRequests:
                 f"the request is of generation {generation}, and generation {agent.row.generation} "
                 "is the recorded launch: an older launch decides nothing about a newer one"
             )
+        if agent.row.stay_stopped and what != "stop":
+            return f"it was stopped ({agent.row.reason}), and stays so until somebody starts it"
         if what == "fresh":
             self._supervisor.roster.read_settings(agent)
             hindrance = self._supervisor.bring_up.hindrance(agent)

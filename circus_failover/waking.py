@@ -54,10 +54,16 @@ class Waking:
             asked: what the wake asks for; an end that is to be followed by a fresh launch says so itself.
             topic: what it is woken for; None for the topic of the task whose turn is next.
         """
+        row = agent.row
+        if row.pending is not None:
+            found = self._plan(agent, WakeAsked(row.pending), topic)
+            # What was to be resumed may not be resumable any more: then the last end decides.
+            return found if found.mode is not WakeMode.REFUSED else self._plan(agent, asked, topic)
+        return self._plan(agent, asked, topic)
+
+    def _plan(self, agent: Agent, asked: WakeAsked, topic: str | None) -> WakePlan:
         settings, row, store = agent.settings, agent.row, self._supervisor.store
         assert settings is not None
-        if row.pending is not None:
-            asked = WakeAsked(row.pending)
         by_name = None if asked is WakeAsked.NOTHING else str(asked)
         topic = topic or self._supervisor.deliveries.next_topic(agent)
         lost = agent.last_cause in _LOST and settings.resume_lost
@@ -77,9 +83,8 @@ class Waking:
         )
         if verdict.mode is WakeMode.RESUME and command is not None and resumes is not None:
             return WakePlan(verdict.mode, verdict.cause, resumes, command, row.parked_by, topic, by_name)
-        return WakePlan(
-            verdict.mode, verdict.cause, str(uuid.uuid4()), settings.command, row.parked_by, topic, by_name
-        )
+        fresh = str(uuid.uuid4())
+        return WakePlan(verdict.mode, verdict.cause, fresh, settings.command, row.parked_by, topic, by_name)
 
     def _resumes(self, agent: Agent, asked: WakeAsked, lost: bool) -> str | None:
         """Return the conversation that a resume would continue: always one that was proven ready."""
@@ -128,7 +133,7 @@ class Waking:
         except StoreError as error:
             reason = f"the task could not be stored, so it is not queued and nothing was woken: {error}"
             return self._refused(agent, Cause.STATE_DIR, reason)
-        if agent.waking or agent.phase is Phase.STARTING:
+        if agent.waking or agent.starting is not None:
             await self._other_wake(agent, until)
             verdict = self._already(agent, asked, under_way=True)
         elif agent.phase is Phase.UP and agent.action is None:

@@ -7,6 +7,7 @@ spool, durably, and carried out at the next start.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from circus_failover.verbs.local_tools import print_json
 
 REQUESTS = ("fresh", "park", "stop")
 ANSWER_SECS = 5.0
+NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class Self(Command):  # type: ignore[misc]
@@ -52,7 +54,7 @@ class Self(Command):  # type: ignore[misc]
         identity, generation, launch = (
             os.environ.get(f"FAILOVER_{name}", "") for name in ("IDENTITY", "GENERATION", "LAUNCH")
         )
-        if not identity or not generation.isdigit() or not launch:
+        if not identity or not NUMBER.fullmatch(generation) or not launch:
             raise Failed(
                 "self works inside an agent only: FAILOVER_IDENTITY, FAILOVER_GENERATION and FAILOVER_LAUNCH "
                 "are not all set here; from outside use `fresh`, `park` or `stop` with a name"
