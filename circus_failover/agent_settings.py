@@ -319,7 +319,7 @@ class _Parser:
         text = self.text("crash_max")
         if text is None:
             return 3
-        if not text.isascii() or not text.isdigit() or not 0 < int(text) <= CRASH_MAX:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not 0 < int(text) <= CRASH_MAX:
             self.wrong("crash_max", text, f"how many deaths: a whole number from 1 to {CRASH_MAX}")
             return 3
         return int(text)

@@ -85,6 +85,10 @@ def examine(ini: str | None, endpoint: str | None) -> list[Check]:
     where = endpoint or (absolute(fleet.file.endpoint, fleet.file.path) if fleet.file else named)
     if fleet.answer is None:
         fleet.answer = _asked(where)
+    if fleet.state is None:
+        # No section names an agent any more, or none can be read: the circusd that runs knows where they were.
+        told = (fleet.answer or {}).get("circusd", {}).get("state_dir")
+        fleet.state = StateDir(Path(told)) if told else None
     if fleet.state is not None:
         fleet.holder = state_dir.holder(fleet.state)
         fleet.uid = _owner_of(fleet.holder)

@@ -50,6 +50,11 @@ def mark_of(text: str) -> str:
     return ""
 
 
+def words(look: Look) -> str:
+    """Return what a screen says without figures and signs: a clock or a spinner does not change it."""
+    return "\n".join(map(_letters, look.rows))
+
+
 @dataclass(frozen=True)
 class Waiting:
     """How a text stands on a screen before it is sent, so that it can be told whether it still does."""

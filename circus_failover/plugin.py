@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import zmq
 from circus import logger
 from circus.client import CircusClient
 from circus.exc import CallError
@@ -92,7 +93,10 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
         """Whether lifecycle.log takes what stays the same; circusd says so in its answer to `ticked`."""
         self._circusd: CircusClient | None = None
         self._silent = False
+        self._met = False
+        """circusd has answered once."""
         self._state_dir: Path | None = None
+        self._config_read = False
         self._reader: Reader | None = None
         self._file: tuple[int, int] | None = None
         self._restored = False
@@ -140,7 +144,7 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
             if self._circusd is None:
                 self._circusd = CircusClient(self.context, self.endpoint, REQUEST_SECS, self.ssh_server)
             answer: dict[str, Any] = self._circusd.send_message(verb, **properties)
-        except (CallError, OSError) as error:
+        except (CallError, zmq.ZMQError, OSError) as error:
             # A request that waits in the socket would reach a circusd that comes back when it is long stale.
             self._hang_up()
             self._silent = True
@@ -222,10 +226,9 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
     async def _one_tick(self, begun: float) -> None:
         self._silent = False
         try:
-            if self._state_dir is None:
-                self._state_dir = self._configured_state_dir()
-            if self._state_dir is None:
-                self._report(0.0)  # circusd's answer says where it is
+            if not self._met:
+                self._state_dir = self._state_dir or self._configured_state_dir()
+                self._report(0.0)  # circusd's answer says which state directory is its own
             store = self._store()
             if store is not None:
                 self._restore(store)
@@ -266,8 +269,17 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
         self._last_error = None
         del self._findings[: len(findings)]
         self.log_verbose = bool(answer.get("log_verbose"))
-        if self._state_dir is None and answer.get("state_dir"):
-            self._state_dir = Path(answer["state_dir"])
+        self._settle_state_dir(answer.get("state_dir"))
+        self._met = True
+
+    def _settle_state_dir(self, theirs: str | None) -> None:
+        """What is asked of a circusd must come from the store that this very circusd writes."""
+        if theirs is None or Path(theirs) == self._state_dir:
+            return
+        if self._state_dir is not None:
+            self._mistake(f"config: state_dir {self._state_dir} is not circusd's {theirs}, which is used")
+        self._close_store()
+        self._state_dir, self._restored = Path(theirs), False
 
     def _hang_up(self) -> None:
         if self._circusd is not None:
@@ -279,6 +291,9 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
     def _configured_state_dir(self) -> Path | None:
         """Return the state directory that failover.yaml names; None: circusd must be asked."""
         config, variable = self.options.config, os.environ.get("FAILOVER_CONFIG", "")
+        if self._config_read:
+            return None
+        self._config_read = True
         if config is None and variable:
             # Relative to circus.ini, which a plugin does not know: it is used where it is found.
             config = Path(os.path.expanduser(variable))

@@ -33,8 +33,8 @@ class Recording:
         """Why no agent at all can be launched."""
         self.log: LifecycleLog | None = None
         self.exits: LifecycleLog | None = None
-        self.changed_policies: set[str] = set()
-        """Agents whose settings changed since the store last heard of them."""
+        self.changed_rows: set[str] = set()
+        """Agents of whom the store says too little to plugins: their settings, or that a section came back."""
         self._unsaved: set[str] = set()
 
     def record(
@@ -156,11 +156,11 @@ class Recording:
         self._unsaved.clear()
         self.store_trouble = None
 
-    def save_policies(self) -> None:
+    def save_changed(self) -> None:
         """Let plugins, which read the store, know the settings that are in force."""
-        if self.store is None or not self.changed_policies:
+        if self.store is None or not self.changed_rows:
             return
-        agents = [self.roster.agents[name] for name in self.changed_policies if name in self.roster.agents]
+        agents = [self.roster.agents[name] for name in self.changed_rows if name in self.roster.agents]
         try:
             with self.store.decision(durable=False):
                 for agent in agents:
@@ -168,4 +168,4 @@ class Recording:
         except StoreError as error:
             self.store_trouble = str(error)
             return
-        self.changed_policies.clear()
+        self.changed_rows.clear()

@@ -216,7 +216,7 @@ class Roster:
 
     def remember(self, agent: Agent, row: AgentRow) -> None:
         """Take over what the store says of an agent that was enrolled before the store could be read."""
-        agent.row = replace(row, declared=True)
+        agent.row = self._declared(row)
         agent.last_cause = self._causes().get(agent.identity)
         agent.action = self._open_end(agent.identity)
 
@@ -229,7 +229,13 @@ class Roster:
         row = self._known.get(identity)
         if row is None and self._supervisor.store is not None:
             row = self._supervisor.store.agent(identity)
-        return replace(row, declared=True) if row is not None else AgentRow(identity)
+        return self._declared(row) if row is not None else AgentRow(identity)
+
+    def _declared(self, row: AgentRow) -> AgentRow:
+        """A section names it again: plugins, which read the store, are to know that."""
+        if not row.declared:
+            self._supervisor.changed_rows.add(row.identity)
+        return replace(row, declared=True)
 
     def _causes(self) -> Mapping[str, str]:
         """How each agent's newest ended launch ended; asked once for the enrolment of all."""
@@ -267,7 +273,7 @@ class Roster:
         policy = _policy(agent)
         if policy is not None and policy != agent.row.policy:
             agent.row = replace(agent.row, policy=policy)
-            self._supervisor.changed_policies.add(agent.identity)
+            self._supervisor.changed_rows.add(agent.identity)
         if agent.observed and agent.phase in (Phase.DOWN, Phase.REFUSED):
             agent.row = replace(agent.row, phase=str(Phase.OBSERVED))
 

@@ -85,7 +85,7 @@ class Supervisor(Recording):
         self.roster.enrol_all(self._known_agents())
         self.deliveries.load()
         self.take_in_reports()
-        self.save_policies()
+        self.save_changed()
         self._tidy_run_folder()
         for agent in self.roster.agents.values():
             self.check(agent)
@@ -382,7 +382,7 @@ class Supervisor(Recording):
         self.crash_loops.tick()
         self.servers.tick()
         self.save_unsaved()
-        self.save_policies()
+        self.save_changed()
         if full:
             self.open_state()
             self._forget()

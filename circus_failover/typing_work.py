@@ -186,11 +186,11 @@ class _Typist:
         Code 2.1 takes it too. readline clears what is before the cursor, and editors of several lines one of
         them: so the cursor goes to the end first, and it is repeated as long as that changes something.
         """
-        shown = self._look().rows
+        shown = echo.words(self._look())
         for _ in range(CLEAR_ROUNDS):
             self._press("C-e", "C-u")
             until = time.monotonic() + CLEAR_SECS
-            while (now := self._look().rows) == shown and time.monotonic() < until:
+            while (now := echo.words(self._look())) == shown and time.monotonic() < until:
                 time.sleep(POLL_SECS)
             if now == shown:
                 return

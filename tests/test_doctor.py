@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
-from circus_failover import doctor, doctor_checks, doctor_systemd
-from circus_failover.doctor_checks import Check, Entry, Level, Plugin
+from circus_failover import doctor, doctor_checks, doctor_plugins, doctor_systemd
+from circus_failover.doctor_checks import Check, Entry, Level
+from circus_failover.doctor_plugins import Plugin
 from circus_failover.doctor_systemd import Logind, Place, logind, logout, place, unit
+from circus_failover.fleet_file import FleetFile
 from circus_failover.process_table import ProcessId
+from circus_failover.records import AgentRow, PluginRow, TaskRow
+from circus_failover.settings import Settings, Shared
 from circus_failover.state_dir import Holder
 
 FOLDER = stat.S_IFDIR
@@ -165,6 +171,8 @@ def test_the_supervisor_is_judged_by_what_circusd_says() -> None:
     (lost,) = doctor_checks.supervisor({**fine, "log_lines_lost": 7}, 100.0)
     assert (lost.level, lost.check) == (Level.WARN, "lifecycle.log")
     assert "7 lines" in lost.finding
+    (lost,) = doctor_checks.supervisor({**fine, "log_lines_lost": 7, "log_trouble": "disk full"}, 100.0)
+    assert lost.finding.endswith("disk full")
 
 
 def test_refused_held_and_wedged_agents_are_named() -> None:
@@ -175,11 +183,57 @@ def test_refused_held_and_wedged_agents_are_named() -> None:
         {"identity": "d", "phase": "up", "reason": None, "wedged": True, "server_pid": 77},
     ]
     assert levels(doctor_checks.agents(views[:1])) == ["ok"]
-    refused, held, wedged = doctor_checks.agents(views)
+    refused, wedged, held = doctor_checks.agents(views)
     assert (refused.level, held.level, wedged.level) == (Level.FAIL, Level.WARN, Level.FAIL)
+    assert "c (crash loop)" in held.finding
     assert "no such link" in refused.finding
     assert refused.remedy == "failoverctl explain b"
     assert "pid 77" in wedged.finding
+
+
+def test_one_line_names_every_agent_that_is_held_with_its_time_or_given_up() -> None:
+    held = {"phase": "held", "reason": "died too often", "wedged": False, "server_pid": None}
+    views: list[dict[str, object]] = [
+        {**held, "identity": "a", "cause": "crash-loop", "held_until": 1.8e9},
+        {**held, "identity": "b", "cause": "given-up", "held_until": None},
+    ]
+    (line,) = doctor_checks.agents(views)
+    assert (line.level, line.check) == (Level.WARN, "held")
+    assert "a (until 2027-01-15 08:00:00 UTC), b (given up)" in line.finding
+    assert "failoverctl reset" in line.remedy
+
+
+def task(waited: float, note: str | None = None, identity: str = "bob") -> TaskRow:
+    return TaskRow(7, identity, "a secret", None, "me", 1000.0 - waited, note=note)
+
+
+def test_a_task_that_waits_long_for_an_agent_that_is_up_is_told_with_its_note() -> None:
+    up = AgentRow("bob", phase="up", ready_at=0.0)
+    rows = {"bob": up}
+    assert levels(doctor_checks.tasks([], rows, 1000.0)) == ["ok"]
+    assert levels(doctor_checks.tasks([task(600.0)], rows, 1000.0)) == ["ok"]
+    (line,) = doctor_checks.tasks([task(660.0, "the input line did not take it")], rows, 1000.0)
+    assert (line.level, line.check) == (Level.WARN, "tasks")
+    assert "task 7 waits for 11 minutes for bob" in line.finding
+    assert line.finding.endswith("the input line did not take it")
+    assert "a secret" not in f"{line.finding}{line.remedy}"
+
+
+@pytest.mark.parametrize(
+    ("phase", "ready_at", "level"),
+    [
+        ("up", 0.0, "warn"),
+        ("up", None, "warn"),
+        ("up", 900.0, "ok"),
+        ("parked", 0.0, "ok"),
+        (None, 0.0, "ok"),
+    ],
+)
+def test_only_time_in_which_the_agent_could_have_taken_a_task_counts(
+    phase: str | None, ready_at: float | None, level: str
+) -> None:
+    rows = {"bob": AgentRow("bob", phase=phase, ready_at=ready_at)} if phase else {}
+    assert levels(doctor_checks.tasks([task(990.0)], rows, 1000.0)) == [level]
 
 
 @pytest.mark.parametrize(
@@ -187,14 +241,154 @@ def test_refused_held_and_wedged_agents_are_named() -> None:
     [("active", 1, "ok"), ("active", 0, "fail"), ("stopped", 0, "fail"), (None, 0, "fail")],
 )
 def test_a_plugin_must_be_active_and_have_a_process(status: str | None, running: int, level: str) -> None:
-    assert levels(doctor_checks.plugins([Plugin("plugin:x", status, running)])) == [level]
+    assert levels(doctor_plugins.plugins([Plugin("plugin:x", status, running)])) == [level]
 
 
-def test_a_long_check_delay_and_undeclared_agents_are_warnings() -> None:
+@pytest.mark.parametrize(
+    ("use", "name"),
+    [
+        ("circus_failover.plugins.IdleReaper", "IdleReaper"),
+        ("circus_failover.plugins.idle_reaper.IdleReaper", "IdleReaper"),
+        ("circus.plugins.flapping.Flapping", None),
+        ("my_circus_failover.plugins.IdleReaper", None),
+        ("circus_failover.pluginsX.IdleReaper", None),
+        ("", None),
+    ],
+)
+def test_our_plugins_are_known_by_where_they_come_from(use: str, name: str | None) -> None:
+    assert doctor_plugins.ours(use) == name
+
+
+def test_without_a_guard_nothing_restarts_and_the_remedy_is_its_section() -> None:
+    guard, reaper = doctor_plugins.judged([], {}, [])
+    assert (guard.level, guard.check) == (Level.WARN, "CrashLoopGuard")
+    assert "no restart policy is carried out" in guard.finding
+    assert "[plugin:guard]" in guard.remedy
+    assert "use = circus_failover.plugins.CrashLoopGuard" in guard.remedy
+    assert (reaper.level, reaper.check) == (Level.OK, "IdleReaper")
+    assert "no agent is ever parked" in reaper.finding
+
+
+def test_a_missing_reaper_is_a_warning_only_when_settings_ask_for_it() -> None:
+    (reaper,) = doctor_plugins.judged(["CrashLoopGuard"], {}, ["bob"])
+    assert (reaper.level, reaper.check) == (Level.WARN, "IdleReaper")
+    assert "bob" in reaper.finding
+    assert "use = circus_failover.plugins.IdleReaper" in reaper.remedy
+    assert doctor_plugins.judged(["CrashLoopGuard", "IdleReaper"], {}, ["bob"]) == []
+
+
+def test_plugins_that_only_say_what_they_would_do_are_told() -> None:
+    dry = {"CrashLoopGuard": "plugin:guard", "IdleReaper": "plugin:idle"}
+    guard, reaper = doctor_plugins.judged(dry, dry, ["bob"])
+    assert (guard.level, reaper.level) == (Level.WARN, Level.OK)
+    assert guard.remedy == "dry_run = False in [plugin:guard]"
+
+
+def declares(
+    agents: list[dict[str, object]], defaults: dict[str, str], *plugins: dict[str, str]
+) -> list[Check]:
+    """Judge a circus.ini with these agents and plugins."""
+    path = Path("/f/failover.yaml")
+    settings = Settings(path, Path("/s"), Shared(), (), MappingProxyType(defaults))
+    file = FleetFile(
+        path=Path("/f/circus.ini"),
+        endpoint="",
+        pubsub_endpoint="",
+        env={"FAILOVER_CONFIG": "failover.yaml"},
+        agents=tuple(agents),
+        other_watchers=(),
+        plugins=plugins,
+    )
+    return doctor_plugins.declared(file, {path: settings})
+
+
+@pytest.mark.parametrize(
+    ("own", "default", "level"),
+    [
+        (None, None, "ok"),
+        ("600", None, "warn"),
+        ("0", None, "ok"),
+        ("0.0", None, "ok"),
+        ("10", None, "warn"),
+        (None, "600", "warn"),
+        ("0", "600", "ok"),
+    ],
+)
+@pytest.mark.parametrize("option", ["idle_secs", "max_age_secs"])
+def test_whether_settings_ask_for_a_park_is_read_from_section_and_defaults(
+    option: str, own: str | None, default: str | None, level: str
+) -> None:
+    agent: dict[str, object] = {"name": "bob", **({f"failover.{option}": own} if own is not None else {})}
+    checks = declares([agent], {} if default is None else {option: default})
+    assert [check.level for check in checks if check.check == "IdleReaper"] == [level]
+
+
+def test_a_dry_run_is_read_from_the_plugins_own_section() -> None:
+    guard = {"name": "plugin:guard", "use": "circus_failover.plugins.CrashLoopGuard"}
+    reaper = {"name": "plugin:idle", "use": "circus_failover.plugins.IdleReaper"}
+    assert declares([{"name": "bob"}], {}, guard, reaper) == []
+    (line,) = declares([{"name": "bob"}], {}, {**guard, "dry_run": "yes"}, reaper)
+    assert (line.level, line.check) == (Level.WARN, "CrashLoopGuard")
+
+
+def said(at: float, interval: float, errors: int = 0, **detail: object) -> PluginRow:
+    return PluginRow(
+        "x", 1, at, 0.003, interval, 40, errors, "no answer" if errors else None, json.dumps(detail)
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "since", "level"),
+    [
+        (said(1000.0, 1.0), None, "ok"),
+        (said(992.0, 1.0), None, "ok"),
+        (said(991.9, 1.0), None, "warn"),
+        (said(991.9, 30.0), None, "ok"),
+        (said(904.9, 30.0), None, "warn"),
+        (said(2000.0, 1.0), None, "ok"),
+        (None, None, "warn"),
+        (None, 60.0, "warn"),
+        (None, 3.0, "ok"),
+        (said(10.0, 1.0), 3.0, "ok"),
+        (said(10.0, 1.0), 60.0, "warn"),
+        (said(1000.0, 1.0, errors=2), None, "warn"),
+        (said(1000.0, 1.0, alert="look at the host"), None, "fail"),
+        (said(1000.0, 1.0, alert=None), None, "ok"),
+    ],
+)
+def test_a_plugin_is_judged_by_its_own_interval_and_by_what_it_says(
+    row: PluginRow | None, since: float | None, level: str
+) -> None:
+    (line,) = doctor_plugins.ticks("IdleReaper", "plugin:idle", row, 1000.0, since)
+    assert (line.level, line.check) == (level, "IdleReaper")
+
+
+def test_a_plugins_alert_and_its_last_error_are_both_said() -> None:
+    row = said(1000.0, 1.0, errors=2, alert="relaunches have stopped")
+    alert, errors = doctor_plugins.ticks("CrashLoopGuard", "plugin:guard", row, 1000.0, None)
+    assert alert.finding == "relaunches have stopped"
+    assert "2 errors in 40 ticks" in errors.finding
+    assert "no answer" in errors.finding
+    odd = PluginRow("x", 1, 1000.0, 0.0, 1.0, detail="[1")
+    assert levels(doctor_plugins.ticks("x", "plugin:x", odd, 1000.0, None)) == ["ok"]
+
+
+def test_a_long_check_delay_is_a_warning() -> None:
     assert doctor_checks.check_delay(5.0).level is Level.OK
     assert doctor_checks.check_delay(30.0).level is Level.WARN
-    assert doctor_checks.undeclared([]).level is Level.OK
-    assert doctor_checks.undeclared(["bob"]).level is Level.WARN
+
+
+def test_agents_without_a_section_are_listed_by_whether_they_run() -> None:
+    assert levels(doctor_checks.undeclared([], {})) == ["ok"]
+    (running,) = doctor_checks.undeclared(["bob"], {})
+    assert running.level is Level.WARN
+    assert "run, and no section" in running.finding
+    (gone,) = doctor_checks.undeclared([], {"eve": "parked", "zoe": "stopped"})
+    assert gone.level is Level.WARN
+    assert "eve (parked), zoe (stopped)" in gone.finding
+    assert "come back as they were" in gone.remedy
+    assert "failoverctl purge" in gone.remedy
+    assert levels(doctor_checks.undeclared(["bob"], {"eve": "parked"})) == ["warn", "warn"]
 
 
 def test_the_lock_and_the_answer_must_belong_together(tmp_path: Path) -> None:

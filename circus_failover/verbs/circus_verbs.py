@@ -34,7 +34,6 @@ from circus_failover.verbs.answers import (
     end_all,
     iterating,
     named,
-    refused,
     several,
     state_now,
     verdict_lines,
@@ -154,12 +153,9 @@ class FailoverRestart(Restart):  # type: ignore[misc]
 
     async def _back(self, held: Supervisor, end: Ending, by: str, timeout: float) -> dict[str, Any]:
         """Start an agent when its end is carried out, unless a stronger wish came in between."""
-        agent = end.agent
-        while agent.action is not None and agent.action.id == end.action:
-            await agent.next_change(0.5)
-        if end.action is not None and agent.row.stay_stopped:
-            return refused(agent, f"not brought back: {agent.row.reason}")
-        return await held.bring_up.start(agent, by, timeout)
+        if end.action is not None:
+            return await end.succeeded(held, timeout)
+        return await held.bring_up.start(end.agent, by, timeout)
 
     def console_msg(self, msg: dict[str, Any]) -> str:
         if msg.get("status") == "ok" and "agents" in msg:

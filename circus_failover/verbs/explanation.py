@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circus_failover import idle_evidence, process_table, tmux
-from circus_failover.doctor_plugins import late
+from circus_failover.doctor_plugins import GUARD, REAPER, late
 from circus_failover.liveness import HOOK_TIMEOUT_SECS, Evidence
 from circus_failover.plugin_input import agent_policy, parse_options
 from circus_failover.policy import crash_loop, idle, respawn
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
     from circus_failover.waking import WakePlan
 
-GUARD, REAPER = "CrashLoopGuard", "IdleReaper"
 TASKS_SHOWN = 5
 UNKNOWN = "unknown"
 """What the idle reaper is said to make of an agent whose probe failed: no proof of anything."""

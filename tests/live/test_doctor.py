@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from circus_failover import doctor_systemd
+from circus_failover.store import Store
 from tests.live.fleet import Fleet, wait_for
 
 
@@ -32,6 +35,8 @@ def level(found: dict[str, list[dict[str, str]]], check: str) -> str:
 
 def test_a_fleet_in_order_has_no_failure_and_down_says_what_was_not_checked(fleet: Fleet) -> None:
     fleet.agent("alpha")
+    fleet.guard()
+    fleet.reaper()
     fleet.write()
     before = lines(fleet)
     assert level(before, "circusd") == "warn"
@@ -42,6 +47,8 @@ def test_a_fleet_in_order_has_no_failure_and_down_says_what_was_not_checked(flee
     for check in ("python", "tmux", "circus", "settings", "endpoint", "pubsub_endpoint", "state_dir"):
         assert level(found, check) == "ok", found[check]
     for check in ("lock", "store", "clock", "circusd", "supervisor", "agents", "plugins", "undeclared"):
+        assert level(found, check) == "ok", found[check]
+    for check in ("tasks", "CrashLoopGuard", "IdleReaper"):
         assert level(found, check) == "ok", found[check]
     plain = fleet.ctl("doctor")
     assert len(plain.out.splitlines()) == sum(map(len, found.values()))
@@ -106,6 +113,110 @@ def test_a_plugin_that_is_stopped_is_told(fleet: Fleet) -> None:
     assert fleet.ctl("down").code == 0
 
 
+def test_our_plugins_are_missed_and_judged_by_their_ticks(fleet: Fleet) -> None:
+    fleet.agent("alpha", failover__idle_secs="60")
+    fleet.write()
+    offline = lines(fleet)
+    assert level(offline, "CrashLoopGuard") == level(offline, "IdleReaper") == "warn"
+    assert "alpha" in offline["IdleReaper"][0]["finding"]
+    fleet.guard(interval="0.2")
+    fleet.reaper(interval="0.2", nonsense="1")
+    fleet.write()
+    assert fleet.ctl("up").code == 0
+
+    def ticked() -> bool:
+        with fleet.store() as store:
+            return store.plugins().keys() == {"CrashLoopGuard", "IdleReaper"}
+
+    wait_for("both plugins tick", ticked)
+    found = lines(fleet)
+    assert found["CrashLoopGuard"][0]["finding"].startswith("ticks every 0.2 s")
+    assert level(found, "CrashLoopGuard") == "ok"
+    assert level(found, "IdleReaper") == "warn"
+    assert "1 errors in " in found["IdleReaper"][0]["finding"]
+    assert "nonsense" in found["IdleReaper"][0]["finding"]
+    assert fleet.ctl("down").code == 0
+
+
+def test_a_plugin_that_hangs_is_told(fleet: Fleet) -> None:
+    fleet.agent("alpha")
+    fleet.guard(interval="0.2")
+    fleet.write()
+    assert fleet.ctl("up").code == 0
+    (plugin,) = fleet.call("list", name="plugin:guard")["pids"]
+
+    def tick() -> float | None:
+        with fleet.store() as store:
+            row = store.plugins().get("CrashLoopGuard")
+        return row.at if row is not None and row.pid == plugin else None
+
+    wait_for("the guard ticks", tick)
+    os.kill(plugin, signal.SIGSTOP)
+    try:
+        # Later than circusd's start permits, and than three intervals and 5 s.
+        wait_for("its tick is late", lambda: (at := tick()) is not None and time.time() - at > 10.5)
+        found = lines(fleet)
+    finally:
+        os.kill(plugin, signal.SIGCONT)
+    assert level(found, "plugins") == "ok"
+    assert level(found, "CrashLoopGuard") == "warn"
+    assert "plugin:guard ticked 1" in found["CrashLoopGuard"][0]["finding"]
+    assert fleet.ctl("down").code == 0
+
+
+def test_agents_that_are_held_are_named_in_one_line(fleet: Fleet) -> None:
+    for name in ("alpha", "beta"):
+        fleet.agent(name, failover__command="sh -c 'exit 3'", failover__crash_max="1")
+    fleet.write()
+    assert fleet.ctl("up").code == 0
+    fleet.await_phase("alpha", "held")
+    fleet.await_phase("beta", "held")
+    found = lines(fleet)
+    assert level(found, "held") == "warn"
+    assert "alpha (until " in found["held"][0]["finding"]
+    assert "beta (until " in found["held"][0]["finding"]
+    assert fleet.ctl("down").code == 0
+
+
+def test_a_task_that_is_not_taken_by_an_agent_that_is_up_is_told(fleet: Fleet) -> None:
+    fleet.agent("alpha")
+    fleet.write()
+    assert fleet.ctl("up").code == 0
+    fleet.await_up("alpha")
+    fleet.type("alpha", "/hang")
+    assert fleet.ctl("wake", "alpha", "--task", "TEXT").code == 0
+    assert level(lines(fleet), "tasks") == "ok"
+    assert fleet.ctl("down").code == 0
+    long_ago = time.time() - 720
+    store = Store(fleet.state / "failover.db")
+    row = store.agent("alpha")
+    assert row is not None
+    with store.decision(durable=True):
+        store.put_agent(replace(row, ready_at=long_ago))
+        store.update_task(1, queued_at=long_ago)
+    store.close()
+    assert "tasks" not in lines(fleet), "nobody types while circusd is down"
+    assert fleet.ctl("up").code == 0
+    found = lines(fleet)
+    assert level(found, "tasks") == "warn"
+    assert "task 1 waits for 12 minutes for alpha, which is up" in found["tasks"][0]["finding"]
+    assert "TEXT" not in found["tasks"][0]["finding"]
+    assert fleet.ctl("down").code == 0
+
+
+def test_a_log_that_cannot_be_written_is_told(fleet: Fleet) -> None:
+    fleet.state.mkdir(mode=0o700)
+    (fleet.state / "lifecycle.log").mkdir()
+    fleet.agent("alpha")
+    fleet.write()
+    assert fleet.ctl("up").code == 0
+    fleet.await_up("alpha")
+    found = lines(fleet)
+    assert level(found, "lifecycle.log") == "warn"
+    assert "could not be written: " in found["lifecycle.log"][0]["finding"]
+    assert fleet.ctl("down").code == 0
+
+
 def test_a_wedged_server_is_told_and_left_alone(fleet: Fleet) -> None:
     fleet.agent("alpha")
     fleet.write()
@@ -138,6 +249,31 @@ def test_an_agent_that_runs_without_a_section_is_told(fleet: Fleet) -> None:
     found = lines(fleet)
     assert level(found, "undeclared") == "warn"
     assert "beta" in found["undeclared"][0]["finding"]
+    assert fleet.ctl("down").code == 0
+
+
+def test_agents_whose_sections_vanished_are_listed_until_they_are_purged_or_come_back(fleet: Fleet) -> None:
+    for name in ("alpha", "beta", "gamma", "never", "gone"):
+        fleet.agent(name, **({"autostart": "False"} if name == "never" else {}))
+    fleet.write()
+    assert fleet.ctl("up").code == 0
+    fleet.await_up("alpha", "beta", "gamma", "gone")
+    assert fleet.ctl("park", "beta", "--waiting").code == 0
+    assert fleet.ctl("stop", "gamma", "--waiting").code == 0
+    assert fleet.ctl("rm", "gone", "--waiting").code == 0
+    sections = {name: fleet.sections.pop(f"watcher:{name}") for name in ("beta", "gamma", "never", "gone")}
+    fleet.write()
+    assert fleet.ctl("reloadconfig").code == 0
+    found = lines(fleet)
+    assert level(found, "undeclared") == "warn"
+    assert found["undeclared"][0]["finding"].endswith(": beta (parked), gamma (stopped)")
+    fleet.sections["watcher:beta"] = sections["beta"]
+    fleet.write()
+    assert fleet.ctl("reloadconfig").code == 0
+    assert lines(fleet)["undeclared"][0]["finding"].endswith(": gamma (stopped)")
+    assert fleet.view("beta")["phase"] == "parked"
+    assert fleet.ctl("purge", "gamma").code == 0
+    assert level(lines(fleet), "undeclared") == "ok"
     assert fleet.ctl("down").code == 0
 
 
