@@ -86,7 +86,7 @@ def examine(ini: str | None, endpoint: str | None) -> list[Check]:
     if fleet.answer is None:
         fleet.answer = _asked(where)
     if fleet.state is None:
-        # No section names an agent any more, or none can be read: the circusd that runs knows where they were.
+        # No section names an agent any more: the circusd that runs knows where their state is.
         told = (fleet.answer or {}).get("circusd", {}).get("state_dir")
         fleet.state = StateDir(Path(told)) if told else None
     if fleet.state is not None:

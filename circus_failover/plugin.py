@@ -40,6 +40,10 @@ class Silent(Exception):
     """circusd did not answer; nothing is known about what it did."""
 
 
+class StillSilent(Silent):
+    """circusd did not answer earlier in this tick, and was not asked again."""
+
+
 class Refused(Exception):
     """circusd answered no; the text says why."""
 
@@ -136,10 +140,10 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
 
         Raises:
             Refused: it said no, and why.
-            Silent: it did not answer in time, now or earlier in this tick.
+            Silent: it did not answer in time, now or (`StillSilent`) earlier in this tick.
         """
         if self._silent:
-            raise Silent("circusd did not answer a moment ago: not asked again before the next tick")
+            raise StillSilent("circusd did not answer a moment ago: not asked again before the next tick")
         try:
             if self._circusd is None:
                 self._circusd = CircusClient(self.context, self.endpoint, REQUEST_SECS, self.ssh_server)
@@ -173,6 +177,8 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
 
     def trouble(self, identity: str, error: object) -> None:
         """Count something that failed; the tick goes on."""
+        if isinstance(error, StillSilent):
+            return  # it was counted when it began
         text = str(error) or type(error).__name__
         self._errors += 1
         self._last_error = f"{identity}: {text}" if identity else text

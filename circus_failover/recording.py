@@ -34,7 +34,7 @@ class Recording:
         self.log: LifecycleLog | None = None
         self.exits: LifecycleLog | None = None
         self.changed_rows: set[str] = set()
-        """Agents of whom the store says too little to plugins: their settings, or that a section came back."""
+        """Agents of whom the store has yet to hear something: their settings, or that a section came back."""
         self._unsaved: set[str] = set()
 
     def record(

@@ -112,6 +112,7 @@ class _Typist:
 
     def __init__(self, order: Order) -> None:
         self._order = order
+        self._pane = order.pane or ""
         self._kept = self._read_journal()
         self._stage = "entering" if self._kept.get("stage") in ("entering", "taken") else "checking"
         """How far it is. From `entering` on, a failure does not prove that the task was not taken."""
@@ -128,7 +129,7 @@ class _Typist:
         except (_NotTaken, tmux.TmuxError, OSError, ValueError) as error:
             if self._stage == "entering":
                 return None
-            if not isinstance(error, tmux.TmuxTimeout):
+            if self._stage != "checking" and not isinstance(error, tmux.TmuxTimeout):
                 self._clear_quietly()
             outcome, note = "not-taken", str(error)
         return {
@@ -152,8 +153,9 @@ class _Typist:
         # An earlier worker saw it and died before it could say so.
         if kept.get("stage") == "taken":
             return "taken", str(kept["note"])
-        self._pane = self._find()
+        self._find()
         if kept.get("stage") == "not-taken":
+            self._stage = "clearing"
             raise _NotTaken(str(kept["note"]))
         if kept.get("stage") == "entering":
             return self._enter(echo.Waiting(**kept["waiting"]), again=True)
@@ -166,18 +168,18 @@ class _Typist:
         self._stage = "entering"
         return self._enter(waiting, again=False)
 
-    def _find(self) -> str:
+    def _find(self) -> None:
+        """Make sure that the agent runs in its pane; find the pane where nobody has noted it."""
         order = self._order
         if order.agent is None:
             raise _Gone("the agent's process is not known")
-        if order.pane is not None:
-            self._pane = order.pane
-            self._look()
-            return order.pane
-        for pane in tmux.panes(order.socket, order.session):
-            if pane.pid == order.agent.pid:
-                return pane.pane
-        raise _Gone(f"no pane of session {order.session} runs the agent, pid {order.agent.pid}")
+        if not self._pane:
+            panes = tmux.panes(order.socket, order.session)
+            mine = [pane.pane for pane in panes if pane.pid == order.agent.pid]
+            if not mine:
+                raise _Gone(f"no pane of session {order.session} runs the agent, pid {order.agent.pid}")
+            self._pane = mine[0]
+        self._look()
 
     def _clear(self) -> None:
         """Empty the input line, whatever the program holds there: half a task, or what somebody has typed.
@@ -238,7 +240,7 @@ class _Typist:
             while not self._left(waiting):
                 last = until if self._stopped is None else min(until, self._stopped + LAST_LOOK_SECS)
                 if time.monotonic() >= last:
-                    return self._not_taken(waiting)
+                    return self._not_taken()
                 time.sleep(POLL_SECS)
         except _Gone:
             # A program may end at what it was told, faster than its last screen can be seen.
@@ -248,15 +250,18 @@ class _Typist:
         return self._taken("the agent took it")
 
     def _taken(self, note: str) -> tuple[str, str]:
-        self._write_journal("taken", note=note)
+        # Only for a worker that comes after this one; what was seen is reported on a full disk too.
+        with contextlib.suppress(OSError):
+            self._write_journal("taken", note=note)
         return "taken", note
 
-    def _not_taken(self, waiting: echo.Waiting) -> tuple[str, str]:
+    def _not_taken(self) -> tuple[str, str]:
         stopped = self._stopped is not None
         note = "the agent is being ended" if stopped else "Enter was sent and the text still waits"
-        # Before the line is cleared: it would look like a text that was taken.
-        self._write_journal("not-taken", note=note)
-        self._clear_quietly()
+        # Written before the line is cleared, which would look like a text that was taken.
+        with contextlib.suppress(OSError):
+            self._write_journal("not-taken", note=note)
+            self._clear_quietly()
         return "not-taken", note
 
     # -- looking and pressing ------------------------------------------------------------------------
@@ -316,7 +321,7 @@ class _Typist:
 
     def _clear_quietly(self) -> None:
         """Clear the line where that is possible: what is typed next clears it first in any case."""
-        with contextlib.suppress(_Gone, AttributeError, tmux.TmuxError):
+        with contextlib.suppress(_Gone, tmux.TmuxError):
             self._clear()
 
     def _heed(self) -> None:

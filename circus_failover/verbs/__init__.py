@@ -10,7 +10,7 @@ from typing import Any
 
 from circus.commands import get_commands
 
-from circus_failover.verbs import circus_verbs, fleet, lifecycle, plugin_verbs  # noqa: F401  (importing registers)
+from circus_failover.verbs import circus_verbs, fleet, lifecycle, plugin_verbs, tasks  # noqa: F401  (importing registers)
 
 
 def offer(arbiter: Any) -> None:

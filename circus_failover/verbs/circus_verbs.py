@@ -38,8 +38,8 @@ from circus_failover.verbs.answers import (
     state_now,
     verdict_lines,
 )
-from circus_failover.verbs.lifecycle import shown_task
 from circus_failover.verbs.selection import selected, supervisor_of, who
+from circus_failover.verbs.tasks import shown_task
 from circus_failover.words import IntentAction
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from circus_failover.policy.bringup import BringUp, Verdict
 from circus_failover.policy.idle import IdleAction, IdleSettings, Probe
 from circus_failover.policy.respawn import RespawnAction
 from circus_failover.process_table import ProbeFailed
-from circus_failover.verbs.lifecycle import shown_task
+from circus_failover.verbs.tasks import shown_task
 from circus_failover.words import Asked, Cause, Liveness, Loop, Phase, WakeMode
 
 if TYPE_CHECKING:
