@@ -155,7 +155,8 @@ class BringUps:
                 observed=agent.observed,
                 phase=agent.phase,
                 stay_stopped=agent.row.stay_stopped,
-                generation=agent.row.generation,
+                # An agent that was removed is a new one when a section of its name comes.
+                generation=agent.row.generation - agent.row.born,
                 liveness=evidence.liveness,
                 ours=evidence.ours,
                 ending=agent.action is not None if ending is None else ending,

@@ -61,6 +61,7 @@ class _Fleet:
     rows: Mapping[str, AgentRow] = field(default_factory=dict)
     plugins: Mapping[str, PluginRow] | None = None
     """What our plugins last said, by class; None: that cannot be read."""
+    waiting: dict[str, int] = field(default_factory=dict)
     tasks: Sequence[TaskRow] = ()
     """The next task of each agent that is up."""
     uid: int = field(default_factory=os.geteuid)
@@ -245,7 +246,9 @@ def _state(fleet: _Fleet, state: StateDir) -> list[Check]:
     gone = {
         name: row.phase
         for name, row in without.items()
-        if name not in running and row.generation > 0 and row.cause != Cause.REMOVED
+        if name not in running
+        and row.cause != Cause.REMOVED
+        and (row.generation > 0 or row.stay_stopped or name in fleet.waiting)
     }
     return [*checks, *doctor_checks.undeclared(running, gone)]
 
@@ -263,7 +266,8 @@ def _remember(fleet: _Fleet, store: Path) -> float | None:
     try:
         rows = reader.agents()
         fleet.plugins = reader.plugins()
-        up = [name for name in reader.waiting() if name in rows and rows[name].phase == Phase.UP]
+        fleet.waiting = reader.waiting()
+        up = [name for name in fleet.waiting if name in rows and rows[name].phase == Phase.UP]
         fleet.tasks = [task for name in up for task in reader.tasks(name, 1)]
         times = [row.since for row in rows.values() if row.since is not None]
         times += [float(entry["at"]) for name in rows for entry in reader.history(name, 1)]

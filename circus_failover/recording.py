@@ -29,6 +29,8 @@ class Recording:
     def __init__(self) -> None:
         self.store: Store | None = None
         self.store_trouble: str | None = None
+        self.alerts: dict[str, str] = {}
+        """What plugins want somebody to know, by plugin; gone when it is over."""
         self.hindrance: Hindrance | None = None
         """Why no agent at all can be launched."""
         self.log: LifecycleLog | None = None
@@ -97,6 +99,12 @@ class Recording:
             self.log.write(now, ev, identity=agent.identity, generation=row.generation, **shown)
         self.publish(agent)
         agent.wake_waiters()
+
+    @property
+    def trouble(self) -> str | None:
+        """Return what is wrong with the whole fleet, or None."""
+        found = self.hindrance.reason if self.hindrance is not None else self.store_trouble
+        return found or "; ".join(self.alerts.values()) or None
 
     def publish(self, agent: Agent) -> None:
         """Publish an agent's phase and state on circusd's event stream, as `watcher.NAME.agent`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from circus.exc import MessageError
 
 from circus_failover import agent_settings, fleet_file, liveness, settings
-from circus_failover.agent import LIVE_PHASES, Agent
+from circus_failover.agent import Agent
 from circus_failover.records import ActionRow, AgentRow
 from circus_failover.store import StoreError
 from circus_failover.words import Liveness, Phase
@@ -307,7 +307,7 @@ class Roster:
         if row is None:
             raise MessageError(f"nothing is known of an agent {identity!r}")
         found = liveness.recorded(row)
-        if found is not None and found.liveness is not Liveness.DEAD and row.phase in LIVE_PHASES:
+        if found is not None and found.liveness is not Liveness.DEAD:
             raise MessageError(
                 f"{identity} may still run (pid {row.pid}), and no section names it: declare it, then `rm` it"
             )

@@ -15,7 +15,7 @@ from circus_failover.agent import Agent
 from circus_failover.agents import RUNTIMES
 from circus_failover.policy import wake
 from circus_failover.store import StoreError
-from circus_failover.words import Asked, Cause, Phase, WakeAsked, WakeCause, WakeMode
+from circus_failover.words import Asked, Cause, IntentAction, Phase, WakeAsked, WakeCause, WakeMode
 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
@@ -65,6 +65,11 @@ class Waking:
         settings, row, store = agent.settings, agent.row, self._supervisor.store
         assert settings is not None
         by_name = None if asked is WakeAsked.NOTHING else str(asked)
+        if agent.phase is Phase.STARTING and topic is None and store is not None:
+            # A launch that circusd's death interrupted is done again for what it was to be for.
+            topic = next(
+                (launch.topic for launch in store.launches(agent.identity, 1) if not launch.ended_at), None
+            )
         topic = topic or self._supervisor.deliveries.next_topic(agent)
         lost = agent.last_cause in _LOST and settings.resume_lost
         resumes = self._resumes(agent, asked, lost)
@@ -125,6 +130,8 @@ class Waking:
             return self._refused(
                 agent, Cause.OBSERVED, "it is observed: watched and shown, never started", task
             )
+        if agent.action is not None and agent.action.intent == str(IntentAction.REMOVE):
+            return self._refused(agent, Cause.REMOVED, "it is being removed", task)
         if agent.row.stay_stopped:
             reason = f"it was stopped: {agent.row.reason}; `start {agent.identity}` brings it back"
             return self._refused(agent, Cause.STOPPED, reason, task)

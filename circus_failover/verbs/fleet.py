@@ -55,7 +55,7 @@ class Fleet(Command):  # type: ignore[misc]
                 "version": __version__,
                 "state_dir": str(held.state.path) if held.state else None,
                 "ini": str(getattr(arbiter, "config_file", None)),
-                "trouble": held.hindrance.reason if held.hindrance else held.store_trouble,
+                "trouble": held.trouble,
                 "log_lines_lost": sum(log.failed for log in logs) if logs else None,
                 "log_trouble": next((log.last_error for log in logs if log.last_error), None),
                 "last_tick": held.last_tick,

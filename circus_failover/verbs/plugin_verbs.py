@@ -56,6 +56,10 @@ class Ticked(Command):  # type: ignore[misc]
                 # None: it has not read yet what it had stored.
                 detail=json.dumps(detail) if detail is not None else before.detail if before else "{}",
             )
+            if detail is not None:
+                held.alerts.pop(name, None)
+                if detail.get("alert"):
+                    held.alerts[name] = str(detail["alert"])
             with held.store.decision(durable=False):
                 held.store.put_plugin(row)
             for finding in props.get("findings") or ():
