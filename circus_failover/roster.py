@@ -202,9 +202,9 @@ class Roster:
         agent = self.agents.get(identity)
         if agent is None:
             row = self._remembered(identity)
-            agent = Agent(
-                watcher=watcher, identity=identity, row=row, last_cause=self._causes().get(identity)
-            )
+            # How an agent of its name ended that was removed is not its history.
+            last = self._causes().get(identity) if row.generation > row.born else None
+            agent = Agent(watcher=watcher, identity=identity, row=row, last_cause=last)
             agent.action = self._open_end(identity)
             self.agents[identity] = agent
         agent.watcher = watcher

@@ -90,6 +90,9 @@ class Supervisor(Recording):
         for agent in self.roster.agents.values():
             self.check(agent)
             self.crash_loops.remember(agent)
+            if agent.row.cause == Cause.REMOVED and agent.row.born < agent.row.generation:
+                # The circusd that ended it died before it was taken out.
+                self.spawn(self.aftermath.remove(agent))
         self._timer.start()
         self.spawn(self.bring_up.adopt_unstarted())
 
