@@ -17,12 +17,12 @@ from typing import Any
 
 from circus.exc import CallError
 
-from benchmarks import fleet_view, hook_times, idle, keepers, starting
+from benchmarks import fleet_view, hook_times, idle, keepers, starting, supervise, waking
 from benchmarks.ground import Ground, say
 from benchmarks.large import LargeFleet
 from benchmarks.result import Result, markdown, table
 
-NAMES = ("start", "hooks", "keepers", "fleet", "idle")
+NAMES = ("start", "wakes", "supervise", "hooks", "wake", "keepers", "fleet", "idle")
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,11 @@ class Size:
 
     started: int
     rounds: int
+    supervised: tuple[int, ...]
+    ticks: int
     large: int
     cycles: int
+    wakes: int
     keepers: int
     commands: int
     small: tuple[int, ...]
@@ -40,8 +43,8 @@ class Size:
     idle_secs: float
 
 
-FULL = Size(100, 3, 500, 120, 50, 10, (10, 100), (1.0, 5.0), 20.0)
-QUICK = Size(20, 1, 60, 30, 20, 3, (10,), (1.0,), 10.0)
+FULL = Size(100, 3, (10, 100, 500), 20, 500, 120, 30, 50, 10, (10, 100), (1.0, 5.0), 20.0)
+QUICK = Size(20, 1, (10, 60), 5, 60, 30, 5, 20, 3, (10,), (1.0,), 10.0)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,14 +73,18 @@ def parser() -> argparse.ArgumentParser:
 
 def measure(chosen: tuple[str, ...], size: Size) -> list[Result]:
     """Run benchmarks and return their results, in the table's order."""
-    found: dict[str, list[Result]] = {}
-    if "start" in chosen:
-        found["start"] = starting.benchmark(size.started, size.rounds)
-    if set(chosen) - {"start"}:
+    alone: dict[str, Callable[[], list[Result]]] = {
+        "start": lambda: starting.benchmark(size.started, size.rounds),
+        "wakes": lambda: waking.many(size.started, size.rounds),
+        "supervise": lambda: supervise.benchmark(size.supervised, size.ticks),
+    }
+    found = {name: run() for name, run in alone.items() if name in chosen}
+    if set(chosen) - set(alone):
         with Ground() as ground:
             large = LargeFleet(ground, size.large)
             runs: dict[str, Callable[[], list[Result]]] = {
                 "hooks": lambda: hook_times.benchmark(ground, large, size.cycles),
+                "wake": lambda: waking.one(ground, large, size.wakes),
                 "keepers": lambda: keepers.benchmark(ground, large, size.keepers),
                 "fleet": lambda: fleet_view.benchmark(ground, large, size.commands),
                 "idle": lambda: idle.benchmark(ground, large, size.small, size.delays, size.idle_secs),

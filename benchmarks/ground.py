@@ -165,6 +165,7 @@ class Circusd:
                 "cmd": "failover-session",
                 "hooks.before_start": "circus_failover.hooks.enrol",
                 "failover.command": f"sh {self.ground.script} {started}/{name}",
+                "failover.resume_command": f"sh {self.ground.script} {started}/{name}",
                 "failover.account": "one",
                 "failover.ready_secs": "0.2",
                 "working_dir": str(self.ground.work),

@@ -13,8 +13,9 @@ class LargeFleet:
     def __init__(self, ground: Ground, count: int) -> None:
         self.count = count
         self.circusd = Circusd(ground, "large")
-        self._started = ground.started("started")
-        self.circusd.agents(count, started=self._started, check_delay=1.0)
+        self.started = ground.started("started")
+        """The folder where each agent leaves a file when it runs."""
+        self.circusd.agents(count, started=self.started, check_delay=1.0)
         self._launched = False
         self._runs: tuple[Path | None, float] | None = None
 
@@ -34,7 +35,7 @@ class LargeFleet:
         self.circusd.start(times=times)
         self._runs = (times, check_delay)
         if not self._launched:
-            last_started(self._started, self.count)
+            last_started(self.started, self.count)
             self._launched = True
         self.circusd.await_all()
         return self.circusd

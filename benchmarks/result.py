@@ -62,7 +62,7 @@ class Result:
             self.what,
             str(self.ours),
             str(self.beside) if self.beside else "-",
-            f"{self.ratio:.2f}x" if self.ratio is not None else "-",
+            _times(self.ratio) if self.ratio is not None else "-",
             goal,
             {None: "-", True: "yes", False: "NO"}[self.met],
         )
@@ -77,6 +77,10 @@ def shown(value: float) -> str:
     if value == int(value) and abs(value) >= 1:
         return str(int(value))
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f}x" if ratio >= 0.1 else f"{shown(ratio)}x"
 
 
 def middle(values: Sequence[float]) -> float:

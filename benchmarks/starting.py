@@ -72,12 +72,13 @@ def benchmark(count: int, rounds: int) -> list[Result]:
 
 
 def _round(count: int) -> Round:
-    loop = _loop(count)
+    loop = plain_loop(count)
     from_exec, from_first_launch = _circusd(count)
     return Round(loop, from_exec, from_first_launch, _start_verb(count))
 
 
-def _loop(count: int) -> float:
+def plain_loop(count: int) -> float:
+    """Return the seconds that a shell needs to start so many sessions, each with its own server."""
     with Ground() as ground:
         started, sockets = ground.started("started"), ground.started("sockets")
         config = ground.folder / "tmux.conf"

@@ -121,6 +121,7 @@ class StoreError(Exception):
 
 _BOOLEANS = {"stay_stopped", "own_server", "declared", "planned", "first"}
 _AGENT_COLUMNS = [field.name for field in fields(AgentRow)]
+_AGENT_BOOLEANS = [index for index, name in enumerate(_AGENT_COLUMNS) if name in _BOOLEANS]
 _LAUNCH_COLUMNS = [field.name for field in fields(LaunchRow)]
 _ACTION_COLUMNS = [field.name for field in fields(ActionRow)]
 _TASK_COLUMNS = [field.name for field in fields(TaskRow)]
@@ -135,6 +136,14 @@ def _plain(row: sqlite3.Row) -> dict[str, Any]:
     if "spec" in values:
         values["spec"] = json.loads(values["spec"])
     return values
+
+
+def _agent(row: sqlite3.Row) -> AgentRow:
+    """Return an agent's row, by position: every tick of a plugin reads all of them."""
+    values = list(row)
+    for index in _AGENT_BOOLEANS:
+        values[index] = bool(values[index])
+    return AgentRow(*values)
 
 
 class Reader:
@@ -159,7 +168,7 @@ class Reader:
         """Return every agent that is remembered, or that is in one of these phases, by identity."""
         where = f" WHERE phase IN ({', '.join('?' for _ in phases)})" if phases else ""
         rows = self._rows(f"SELECT {', '.join(_AGENT_COLUMNS)} FROM agents{where} ORDER BY identity", phases)
-        return {row["identity"]: AgentRow(**_plain(row)) for row in rows}
+        return {row["identity"]: _agent(row) for row in rows}
 
     def agent(self, identity: str) -> AgentRow | None:
         """Return what is remembered of one agent."""

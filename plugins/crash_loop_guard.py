@@ -28,7 +28,6 @@ LOOK_BACK_SECS = 900.0
 ENDS_READ = 8
 """The delay before a respawn has reached its 60 s after seven quick ends in a row."""
 _FALLEN = (Phase.DOWN, Phase.HELD)
-_LIVING = (Phase.UP, Phase.STARTING, Phase.STOPPING)
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class CrashLoopGuard(FailoverPlugin):
 
     async def tick(self, store: Reader) -> None:
         """Look at every agent that is down or held."""
-        rows = [row for row in store.agents().values() if row.phase in _FALLEN]
+        rows = list(store.agents(*_FALLEN).values())
         fallen = {row.identity for row in rows}
         self._due = {identity: at for identity, at in self._due.items() if identity in fallen}
         self._asked = {identity: asked for identity, asked in self._asked.items() if identity in fallen}
@@ -187,13 +186,6 @@ class CrashLoopGuard(FailoverPlugin):
         lives = {
             (launch.identity, launch.generation): life_of(launch) for launch in store.launches_since(since)
         }
-        # Half of the living is half of all of them, however long ago they were launched.
-        for row in store.agents().values():
-            if row.phase in _LIVING and (row.identity, row.generation) not in lives:
-                began = row.ready_at or row.since
-                lives[(row.identity, row.generation)] = Life(
-                    row.identity, row.generation, began, began, None, None, Cause.ADOPTED, None
-                )
         for identity, asked in self._asked.items():
             key = (identity, asked.generation + 1)
             if asked.action is RespawnAction.LAUNCH and key not in lives:

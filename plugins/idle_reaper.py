@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 from circus_failover import idle_evidence, process_table
@@ -35,6 +35,17 @@ PROBES_AT_ONCE = 8
 """Each waits for one tmux server; a server that does not answer holds one of them for 2 s."""
 
 
+@dataclass(frozen=True)
+class ClientSeen:
+    """A client that looked at a launch."""
+
+    generation: int
+    at: float
+    """When it was last seen there, in epoch seconds."""
+    here: bool
+    """It was there at the last look."""
+
+
 class IdleReaper(FailoverPlugin):
     """Parks agents that have been idle for longer than `failover.idle_secs`."""
 
@@ -45,8 +56,7 @@ class IdleReaper(FailoverPlugin):
         super().__init__(*arguments, **config)
         self._clock: Clock | None = None
         self._floor: float | None = None
-        self._attached: dict[str, tuple[int, float]] = {}
-        """When a client was last seen, by identity, with the generation it looked at."""
+        self._seen: dict[str, ClientSeen] = {}
         self._terminals = Terminals()
         self._reported = Said()
         self._failing: set[str] = set()
@@ -56,15 +66,16 @@ class IdleReaper(FailoverPlugin):
 
     async def tick(self, store: Reader) -> None:
         """Look at every agent."""
-        rows = store.agents()
-        await self._judge(list(rows.values()), store.waiting())
-        living = {row.identity: row.generation for row in rows.values() if row.phase == Phase.UP}
-        self._attached = {
-            identity: seen for identity, seen in self._attached.items() if living.get(identity) == seen[0]
+        rows = list(store.agents(Phase.UP, Phase.OBSERVED).values())
+        await self._judge(rows, store.waiting())
+        living = {row.identity: row.generation for row in rows}
+        self._seen = {
+            identity: seen for identity, seen in self._seen.items() if living.get(identity) == seen.generation
         }
         self._failing &= living.keys()
         self._reported.keep(living)
-        self._terminals.keep({row.process for row in rows.values() if row.process is not None})
+        if len(self._terminals) > 2 * len(rows):
+            self._terminals.keep({row.process for row in rows if row.process is not None})
 
     async def react(self, store: Reader, identities: Sequence[str]) -> None:
         """Look at these agents alone."""
@@ -78,11 +89,11 @@ class IdleReaper(FailoverPlugin):
 
     def remember(self, detail: Mapping[str, Any]) -> None:
         """Take in the clock and what was seen of clients, so that a suspend is noticed across a restart."""
-        self._clock, self._floor, self._attached = clock_of(detail, process_table.boot_id())
+        self._clock, self._floor, self._seen = clock_of(detail, process_table.boot_id())
 
     def remembered(self) -> dict[str, Any]:
         """Return the clock and what was seen of clients."""
-        return detail_of(self._clock, self._floor, self._attached, process_table.boot_id())
+        return detail_of(self._clock, self._floor, self._seen, process_table.boot_id())
 
     # -- looking ---------------------------------------------------------------------------------------
 
@@ -120,24 +131,28 @@ class IdleReaper(FailoverPlugin):
         if row.phase not in (Phase.UP, Phase.OBSERVED) or row.identity in self._probing:
             return False
         policy = agent_policy(row.policy)
-        if policy is None or row.process is None or row.boot != process_table.boot_id():
+        if policy is None or row.boot != process_table.boot_id():
             return False
         verdict = decide(_settings(policy), self._evidence(row, policy, waiting, now), self._floor, now)
-        if verdict.action is IdleAction.PROBE:
+        # Whoever looks at it now will leave it unseen, unless they are looked for again.
+        seen = self._seen.get(row.identity)
+        watched = seen is not None and seen.here and seen.generation == row.generation
+        if verdict.action is IdleAction.PROBE or (verdict.action is IdleAction.YOUNG and watched):
             return True
         self._steady(row, policy, verdict)
         return False
 
     def _evidence(self, row: AgentRow, policy: AgentPolicy, waiting: int, now: float) -> Evidence:
-        generation, attached = self._attached.get(row.identity, (0, None))
+        process, seen = row.process, self._seen.get(row.identity)
+        gone = seen is not None and seen.generation == row.generation and not seen.here
         return Evidence(
             phase=Phase(row.phase),
             observed=policy.observed or row.phase == Phase.OBSERVED,
             state=None,
             ready_at=row.ready_at,
-            last_activity=self._terminals.last_activity(row.process, now) if row.process else None,
+            last_activity=None if process is None else self._terminals.last_activity(process, now),
             last_task=row.last_task,
-            last_attached=attached if generation == row.generation else None,
+            last_attached=seen.at if seen is not None and gone else None,
             tasks_waiting=waiting,
             assignment=False,
             probe=None,
@@ -166,10 +181,7 @@ class IdleReaper(FailoverPlugin):
         else:
             self._failing.discard(row.identity)
             self._reported.forget("probe", row.identity)
-        # One that is attached now may be gone at the next look: until then it counts as the newest sign.
-        seen = now if probe.attached else last_attached
-        if seen is not None and seen > self._attached.get(row.identity, (0, 0.0))[1]:
-            self._attached[row.identity] = (row.generation, seen)
+            self._note_clients(row, bool(probe.attached), last_attached, now)
         evidence = replace(self._evidence(row, policy, waiting, now), probe=probe)
         verdict = decide(_settings(policy), evidence, self._floor, now)
         if verdict.action is IdleAction.PARK:
@@ -178,6 +190,14 @@ class IdleReaper(FailoverPlugin):
             self.find(row.identity, "error", age=verdict.age, outcome="left-alone", evidence=verdict.reason)
         else:
             self._steady(row, policy, verdict)
+
+    def _note_clients(self, row: AgentRow, here: bool, last_attached: float | None, now: float) -> None:
+        """Remember when an agent was last looked at; tmux itself knows only when somebody began to."""
+        before = self._seen.get(row.identity)
+        at = before.at if before is not None and before.generation == row.generation else 0.0
+        at = now if here else max(at, last_attached or 0.0)
+        if at:
+            self._seen[row.identity] = ClientSeen(row.generation, at, here)
 
     def _park(self, row: AgentRow, evidence: Evidence, verdict: IdleVerdict) -> None:
         if self.options.dry_run:
@@ -221,20 +241,20 @@ def _settings(policy: AgentPolicy) -> IdleSettings:
 
 
 def detail_of(
-    clock: Clock | None, floor: float | None, attached: Mapping[str, tuple[int, float]], boot: str
+    clock: Clock | None, floor: float | None, seen: Mapping[str, ClientSeen], boot: str
 ) -> dict[str, Any]:
     """Return what the reaper is to know again after a restart, as JSON takes it."""
     return {
         "boot": boot,
         "clock": None if clock is None else [clock.wall, clock.steady],
         "floor": floor,
-        "attached": {identity: list(seen) for identity, seen in attached.items()},
+        "seen": {identity: astuple(client) for identity, client in seen.items()},
     }
 
 
 def clock_of(
     detail: Mapping[str, Any], boot: str
-) -> tuple[Clock | None, float | None, dict[str, tuple[int, float]]]:
+) -> tuple[Clock | None, float | None, dict[str, ClientSeen]]:
     """Return the last clock, the floor and the clients seen, from what `detail_of` returned.
 
     Args:
@@ -247,12 +267,12 @@ def clock_of(
     if detail.get("boot") != boot:
         return None, None, {}
     clock, floor = detail["clock"], detail["floor"]
-    attached = {
-        str(identity): (int(generation), float(at))
-        for identity, (generation, at) in detail["attached"].items()
+    seen = {
+        str(identity): ClientSeen(int(generation), float(at), bool(here))
+        for identity, (generation, at, here) in detail["seen"].items()
     }
     return (
         None if clock is None else Clock(float(clock[0]), float(clock[1])),
         None if floor is None else float(floor),
-        attached,
+        seen,
     )

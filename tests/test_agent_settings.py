@@ -10,6 +10,7 @@ from circus.config import get_config
 from hypothesis import given
 from hypothesis import strategies as st
 
+from circus_failover import task_text
 from circus_failover.agent_settings import (
     IDENTITY,
     AgentSettings,
@@ -20,6 +21,7 @@ from circus_failover.agent_settings import (
     socket_path_limit,
 )
 from circus_failover.settings import Account, Problem, Settings, SettingsError, Shared
+from circus_failover.words import Kind
 
 ACCOUNTS = (Account("main", "command", Path("/homes/main")), Account("cl", "claude", Path("/homes/cl")))
 START = """
@@ -69,6 +71,17 @@ def test_the_smallest_agent_has_the_documented_values(tmp_path: Path) -> None:
         stop_secs=10,
         ready_secs=1,
         boot_secs=240,
+        ready_match=None,
+        kind=Kind.EXECUTOR,
+        resume_command=None,
+        resume_lost=True,
+        resume_max_age_secs=86400,
+        idle_secs=3600,
+        max_age_secs=0,
+        crash_max=3,
+        crash_window_secs=300,
+        stable_secs=300,
+        initial_prompt=None,
         pool=None,
         working_dir=Path(os.getcwd()),
         autostart=True,
@@ -92,6 +105,17 @@ failover.prepare_secs = 5
 failover.stop_secs = 2.5
 failover.ready_secs = 0
 failover.boot_secs = 60
+failover.ready_match = ^❯ $
+failover.kind = conversation
+failover.resume_command = run --resume "{{conversation}}"
+failover.resume_lost = off
+failover.resume_max_age_secs = 3600
+failover.idle_secs = 0
+failover.max_age_secs = 604800
+failover.crash_max = 5
+failover.crash_window_secs = 60
+failover.stable_secs = 30.5
+failover.initial_prompt = read NOTES.md
 failover.pool = night.1
 working_dir = {tmp_path}
 autostart = False
@@ -107,7 +131,41 @@ uid = {os.geteuid()}
     assert (found.session, found.restart, found.mode) == ("Bob_1", Restart.ALWAYS, Mode.OBSERVE)
     assert (found.prepare, found.prepare_secs, found.stop_secs) == ("git pull", 5, 2.5)
     assert (found.ready_secs, found.boot_secs, found.pool) == (0, 60, "night.1")
+    assert (found.ready_match, found.kind) == ("^❯ $", Kind.CONVERSATION)
+    assert (found.resume_command, found.resume_lost) == (("run", "--resume", "{conversation}"), False)
+    assert (found.resume_max_age_secs, found.idle_secs, found.max_age_secs) == (3600, 0, 604800)
+    assert (found.crash_max, found.crash_window_secs, found.stable_secs) == (5, 60, 30.5)
+    assert found.initial_prompt == "read NOTES.md"
     assert (found.working_dir, found.autostart) == (tmp_path, False)
+
+
+@pytest.mark.parametrize("text", ["true", "On", "YES", "1"])
+def test_a_switch_may_be_written_in_any_usual_way(tmp_path: Path, text: str) -> None:
+    assert agent(
+        tmp_path, RUN + f"failover.resume_lost = {text}\n", settings(resume_lost="false")
+    ).resume_lost
+    off = {"true": "false", "On": "Off", "YES": "no", "1": "0"}[text]
+    assert not agent(tmp_path, RUN + f"failover.resume_lost = {off}\n").resume_lost
+
+
+@pytest.mark.parametrize(
+    "lines", ["", "failover.resume_max_age_secs = 315360000\nfailover.idle_secs = 31536000\n"]
+)
+@pytest.mark.parametrize("crash_max", ["1", "100", "003"])
+def test_the_largest_and_the_smallest_numbers_are_taken(tmp_path: Path, lines: str, crash_max: str) -> None:
+    found = agent(tmp_path, RUN + lines + f"failover.crash_max = {crash_max}\n")
+    assert found.crash_max == int(crash_max)
+    assert found.idle_secs == (31536000 if lines else 3600)
+
+
+def test_a_prompt_of_several_lines_is_one_text(tmp_path: Path) -> None:
+    lines = "failover.initial_prompt = read NOTES.md,\n  then\tgo on at 100% (é)\n"
+    assert agent(tmp_path, RUN + lines).initial_prompt == "read NOTES.md,\nthen\tgo on at 100% (é)"
+
+
+def test_what_resumes_need_not_name_the_conversation(tmp_path: Path) -> None:
+    found = agent(tmp_path, RUN + "failover.resume_command = run --continue\n")
+    assert found.resume_command == ("run", "--continue")
 
 
 def test_defaults_fill_in_what_the_watcher_leaves_out(tmp_path: Path) -> None:
@@ -199,6 +257,34 @@ MISTAKES: list[tuple[str, str, object, str]] = [
     (RUN + "failover.boot_secs = x\n", "failover.boot_secs", "x", "seconds"),
     (RUN + "failover.ready_secs = x\n", "failover.ready_secs", "x", "seconds"),
     (RUN + "failover.prepare_secs = x\n", "failover.prepare_secs", "x", "seconds"),
+    (RUN + "failover.idle_secs = 31536001\n", "failover.idle_secs", "31536001", "from 0 to 31536000"),
+    (RUN + "failover.idle_secs = never\n", "failover.idle_secs", "never", "seconds: a number from 0"),
+    (RUN + "failover.max_age_secs = -1\n", "failover.max_age_secs", "-1", "from 0 to 315360000"),
+    (RUN + "failover.max_age_secs = 315360001\n", "failover.max_age_secs", "315360001", "to 315360000"),
+    (RUN + "failover.resume_max_age_secs = 1d\n", "failover.resume_max_age_secs", "1d", "to 315360000"),
+    (RUN + "failover.crash_window_secs = 86401\n", "failover.crash_window_secs", "86401", "from 0 to 86400"),
+    (RUN + "failover.stable_secs = nan\n", "failover.stable_secs", "nan", "from 0 to 86400"),
+    (RUN + "failover.crash_max = 0\n", "failover.crash_max", "0", "how many deaths: a whole number from 1"),
+    (RUN + "failover.crash_max = 101\n", "failover.crash_max", "101", "from 1 to 100"),
+    (RUN + "failover.crash_max = 2.5\n", "failover.crash_max", "2.5", "whole number"),
+    (RUN + "failover.crash_max = -3\n", "failover.crash_max", "-3", "whole number"),
+    (RUN + "failover.crash_max = ٣\n", "failover.crash_max", "٣", "whole number"),
+    (
+        RUN + "failover.kind = conversations\n",
+        "failover.kind",
+        "conversations",
+        "did you mean 'conversation'",
+    ),
+    (RUN + "failover.resume_lost = maybe\n", "failover.resume_lost", "maybe", "true or false"),
+    (RUN + "failover.resume_command = run '\n", "failover.resume_command", "run '", "quotes closed"),
+    (RUN + "failover.resume_command = ''\n", "failover.resume_command", "''", "names a program"),
+    (RUN + "failover.resume_command =\n", "failover.resume_command", "", "leave the option out"),
+    (RUN + "failover.ready_match = (❯\n", "failover.ready_match", "(❯", "of Python (missing )"),
+    (RUN + "failover.ready_match = .*\n", "failover.ready_match", ".*", "an empty screen does not match"),
+    (RUN + "failover.ready_match = ❯?\n", "failover.ready_match", "❯?", "an empty screen does not match"),
+    (RUN + "failover.initial_prompt = a\x1b[2J\n", "failover.initial_prompt", "a\x1b[2J", "U+001B (ESC)"),
+    (RUN + "failover.initial_prompt =\n", "failover.initial_prompt", "", "leave the option out"),
+    (RUN + "failover.idle_sec = 3\n", "failover.idle_sec", "3", "did you mean 'failover.idle_secs'"),
     (RUN + "numprocesses = 2\n", "numprocesses", 2, "1: an agent is one session"),
     (RUN + "numprocesses = 0\n", "numprocesses", 0, "1: an agent is one session"),
     (RUN + "uid = 54321\n", "uid", "54321", "no such user"),
@@ -225,6 +311,31 @@ def test_each_mistake_names_its_key_its_value_and_what_is_allowed(
     )
     assert said in problem.expected
     assert str(problem).isprintable()
+
+
+def test_the_sentence_of_a_mistake_is_for_the_one_who_mends_it(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, RUN + "failover.crash_max = many\n")
+    assert str(problem) == (
+        "circus.ini: [watcher:bob] failover.crash_max: found 'many', "
+        "expected how many deaths: a whole number from 1 to 100"
+    )
+    (problem,) = problems(tmp_path, RUN, settings(idle_secs="an hour"))
+    assert str(problem) == (
+        "/etc/fleet/failover.yaml: defaults.idle_secs: found 'an hour', "
+        "expected seconds: a number from 0 to 31536000"
+    )
+
+
+def test_an_initial_prompt_may_be_as_long_as_a_task_and_no_longer() -> None:
+    watcher = {"name": "bob", "cmd": "failover-session", "failover.command": "run"}
+    longest = "x" * task_text.MAX_BYTES
+    assert (
+        parse({**watcher, "failover.initial_prompt": longest}, settings(), "circus.ini").initial_prompt
+        == longest
+    )
+    with pytest.raises(SettingsError, match=r"4 MiB") as caught:
+        parse({**watcher, "failover.initial_prompt": longest + "x"}, settings(), "circus.ini")
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize("name", ["Bob", "b" * 200, "bob_1", "-bob", "b" * 64, "bob smith", "é", "bob.x"])
@@ -315,7 +426,9 @@ working_dir = /not/there
 
 @given(name=st.text(), options=st.dictionaries(st.sampled_from(
     ["failover.command", "failover.socket", "failover.session", "failover.stop_secs", "failover.account",
-     "failover.x", "failover.restart", "working_dir", "uid", "cmd", "numprocesses", "autostart"]
+     "failover.x", "failover.restart", "working_dir", "uid", "cmd", "numprocesses", "autostart",
+     "failover.kind", "failover.crash_max", "failover.ready_match", "failover.resume_command",
+     "failover.resume_lost", "failover.idle_secs", "failover.initial_prompt"]
 ), st.text() | st.integers() | st.none()))  # fmt: skip
 def test_any_watcher_is_an_agent_or_printable_problems(name: str, options: dict[str, object]) -> None:
     watcher: dict[str, object] = {
@@ -332,3 +445,5 @@ def test_any_watcher_is_an_agent_or_printable_problems(name: str, options: dict[
         assert IDENTITY.fullmatch(found.identity)
         assert found.command or found.mode is Mode.OBSERVE
         assert 0 <= found.stop_secs <= 3600
+        assert 1 <= found.crash_max <= 100
+        assert found.resume_command is None or found.resume_command[0]

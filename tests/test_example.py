@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from circus_failover import fleet_file, process_table, settings, shared_state
+from circus_failover import agent_settings, fleet_file, process_table, settings, shared_state
 from circus_failover.agent_settings import PREFIX
 from circus_failover.validation import validate
 
@@ -75,6 +75,27 @@ def test_the_agents_differ_in_their_options(home: Path) -> None:
         for agent in fleet_file.read(INI).agents
     ]
     assert len({frozenset(options) for options in used}) == len(AGENTS)
+
+
+def test_it_has_both_plugins_and_an_agent_that_comes_back_and_is_resumed(home: Path) -> None:
+    fleet = fleet_file.read(INI)
+    used = {plugin["use"].rpartition(".")[2] for plugin in fleet.plugins}
+    assert used == {"CrashLoopGuard", "IdleReaper"}
+    always = [agent for agent in fleet.agents if agent.get("failover.restart") == "always"]
+    assert [agent["name"] for agent in always if "failover.resume_command" in agent] == ["writer"]
+
+
+def test_every_option_and_every_key_is_shown_somewhere(home: Path) -> None:
+    text = INI.read_text()
+    defaults = settings.load(YAML).defaults
+    missing = [
+        option
+        for option in agent_settings.OPTIONS
+        if not re.search(rf"(?m)^#? ?failover\.{option} = ", text) and option not in defaults
+    ]
+    assert missing == []
+    for key in settings._Document.model_fields:
+        assert re.search(rf"(?m)^{key}:", YAML.read_text()), key
 
 
 @contextlib.contextmanager

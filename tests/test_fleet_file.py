@@ -24,6 +24,8 @@ A = b
 [plugin:health]
 use = some.plugin
 priority = 3
+interval = 5
+dry_run = true
 
 [watcher:web]
 cmd = sleep 1
@@ -63,7 +65,9 @@ def test_a_fleet_is_read(tmp_path: Path) -> None:
     assert fleet.env == {"FAILOVER_CONFIG": "conf/failover.yaml", "A": "b"}
     assert [agent["name"] for agent in fleet.agents] == ["bob", "eve"]
     assert fleet.other_watchers == ("web",)
-    assert [plugin["priority"] for plugin in fleet.plugins] == ["3"]
+    (plugin,) = fleet.plugins
+    assert (plugin["name"], plugin["use"], plugin["priority"]) == ("plugin:health", "some.plugin", "3")
+    assert (plugin["interval"], plugin["dry_run"]) == ("5", "true")
     assert fleet.problems == ()
     assert fleet.notes == ()
 

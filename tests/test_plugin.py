@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from circus.watcher import Watcher
 from circus_failover.plugins import CrashLoopGuard, IdleReaper
-from circus_failover.plugins.idle_reaper import clock_of, detail_of
+from circus_failover.plugins.idle_reaper import ClientSeen, clock_of, detail_of
 
 from circus_failover.idle_evidence import latest_movement
-from circus_failover.plugin import Said, until_next
+from circus_failover.plugin import Refused, Said, until_next
 from circus_failover.plugin_input import AgentPolicy, Event, agent_policy, parse_event, parse_options
 from circus_failover.policy.idle import Clock, clock_jumped
 from circus_failover.process_table import LINUX
+from circus_failover.records import AgentRow, LaunchRow
+from circus_failover.store import Reader, Store, open_reader
 from circus_failover.words import Restart
 
 BOOT = "a-boot"
@@ -162,9 +168,9 @@ def through_the_store(detail: dict[str, object]) -> dict[str, object]:
 
 
 def test_the_reapers_clock_and_the_clients_it_saw_survive_its_restart() -> None:
-    clock, attached = Clock(1764000000.123456, 4321.000001), {"coder-1": (7, 1763999999.5)}
-    detail = through_the_store(detail_of(clock, 1763990000.25, attached, BOOT))
-    assert clock_of(detail, BOOT) == (clock, 1763990000.25, attached)
+    clock, seen = Clock(1764000000.123456, 4321.000001), {"coder-1": ClientSeen(7, 1763999999.5, True)}
+    detail = through_the_store(detail_of(clock, 1763990000.25, seen, BOOT))
+    assert clock_of(detail, BOOT) == (clock, 1763990000.25, seen)
 
 
 def test_a_suspend_while_the_reaper_was_not_running_is_noticed_by_what_it_stored() -> None:
@@ -176,13 +182,15 @@ def test_a_suspend_while_the_reaper_was_not_running_is_noticed_by_what_it_stored
 
 
 def test_a_clock_of_another_boot_is_not_compared_with_this_one() -> None:
-    detail = through_the_store(detail_of(Clock(1000.0, 50.0), 900.0, {"coder-1": (7, 999.0)}, BOOT))
+    detail = through_the_store(
+        detail_of(Clock(1000.0, 50.0), 900.0, {"coder-1": ClientSeen(7, 999.0, False)}, BOOT)
+    )
     assert clock_of(detail, "another-boot") == (None, None, {})
     assert clock_of({}, BOOT) == (None, None, {})
 
 
 @pytest.mark.parametrize(
-    "detail", [{"boot": BOOT}, {"boot": BOOT, "clock": "soon", "floor": None, "attached": {}}]
+    "detail", [{"boot": BOOT}, {"boot": BOOT, "clock": "soon", "floor": None, "seen": {}}]
 )
 def test_a_stored_clock_that_makes_no_sense_is_refused(detail: dict[str, object]) -> None:
     with pytest.raises((ValueError, TypeError, KeyError)):
@@ -200,3 +208,81 @@ def test_a_terminal_may_have_moved_until_the_next_moment_at_which_it_would_show(
     assert latest_movement(1008.0, now=1100.0) == 1015.99
     assert latest_movement(1000.0, now=1003.0) == 1003.0
     assert latest_movement(1000.0, now=900.0) == 1000.0  # the clock was set back
+
+
+# -- what the guard asks for, of a real store ------------------------------------------------------------
+
+
+class Guard(CrashLoopGuard):
+    """The guard, with its requests written down instead of sent."""
+
+    def __init__(self) -> None:
+        super().__init__("ipc:///nowhere/ctl", "ipc:///nowhere/pub", 1.0)
+        self.requests: list[tuple[str, str]] = []
+        self.refuses = False
+
+    def ask(self, verb: str, **properties: object) -> dict[str, object]:
+        self.requests.append((verb, str(properties["name"])))
+        if self.refuses:
+            raise Refused("not now")
+        return {"status": "ok"}
+
+
+def fallen(folder: Path, *rows: AgentRow, ago: float) -> Reader:
+    """Return a store in which each of these agents died by itself, in its first launch, so long ago."""
+    now = time.time()
+    with contextlib.closing(Store(folder / "failover.db")) as store, store.decision(durable=False):
+        for row in rows:
+            store.put_agent(replace(row, generation=1, policy=ALWAYS))
+            store.add_launch(LaunchRow(row.identity, 1, "first-start", "", None, None, now - 1000, now - 999))
+            store.end_launch(row.identity, 1, at=now - ago, planned=False, cause="exited")
+    return open_reader(folder / "failover.db")
+
+
+ALWAYS = json.dumps(
+    {
+        "mode": "manage",
+        "restart": "always",
+        "idle_secs": 0,
+        "max_age_secs": 0,
+        "crash_max": 3,
+        "crash_window_secs": 300,
+        "stable_secs": 300,
+    }
+)
+
+
+def test_of_agents_that_died_together_one_tick_brings_back_one(tmp_path: Path) -> None:
+    guard, store = Guard(), fallen(tmp_path, *(AgentRow(name) for name in "abcd"), ago=20.0)
+    for _ in range(3):
+        asyncio.run(guard.tick(store))
+    assert guard.requests == [("respawn", "a")]
+
+
+def test_a_request_is_sent_once_and_again_when_it_was_refused(tmp_path: Path) -> None:
+    guard, store = Guard(), fallen(tmp_path, AgentRow("a"), ago=20.0)
+    guard.refuses = True
+    asyncio.run(guard.tick(store))
+    guard.refuses = False
+    for _ in range(3):
+        asyncio.run(guard.tick(store))
+    assert guard.requests == [("respawn", "a")] * 2
+
+
+def test_an_agent_whose_row_makes_no_sense_does_not_keep_the_others_down(tmp_path: Path) -> None:
+    guard, store = Guard(), fallen(tmp_path, AgentRow("a", loop="nonsense"), AgentRow("b"), ago=20.0)
+    asyncio.run(guard.tick(store))
+    assert guard.requests == [("respawn", "b")]
+    assert guard._errors == 1 and str(guard._last_error).startswith("a: ")
+
+
+def test_an_agent_whose_section_has_vanished_is_nobodys_to_bring_back(tmp_path: Path) -> None:
+    guard, store = Guard(), fallen(tmp_path, AgentRow("a", declared=False), ago=20.0)
+    asyncio.run(guard.tick(store))
+    assert guard.requests == []
+
+
+def test_the_time_of_an_agent_that_fell_just_now_is_noted_and_not_asked_for_early(tmp_path: Path) -> None:
+    guard, store = Guard(), fallen(tmp_path, AgentRow("a"), ago=0.0)
+    asyncio.run(guard.tick(store))
+    assert guard.requests == [] and guard._due.keys() == {"a"}

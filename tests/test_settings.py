@@ -66,6 +66,12 @@ def test_the_smallest_file_is_a_state_dir(tmp_path: Path) -> None:
     settings = load(write(tmp_path, "state_dir: s\naccounts:\nshared:\ndefaults:\n"))
     assert settings == Settings(tmp_path / "failover.yaml", tmp_path / "s", settings.shared, (), {})
     assert settings.shared.root is None
+    assert settings.log_verbose is False
+
+
+def test_the_log_tells_the_steady_state_when_it_is_asked_to(tmp_path: Path) -> None:
+    assert load(write(tmp_path, "state_dir: s\nlog_verbose: true\n")).log_verbose is True
+    assert load(write(tmp_path, "state_dir: s\nlog_verbose: no\n")).log_verbose is False
 
 
 def test_a_relative_path_to_the_file_gives_absolute_paths(
@@ -131,6 +137,10 @@ MISTAKES: list[tuple[str, list[tuple[str, object, str]]]] = [
     ("state_dir: s\n3: x", [("3", 3, "a known key")]),
     ("state_dir: s\naccounts: {a: b}", [("accounts", {"a": "b"}, "a list")]),
     ("state_dir: s\nshared: {strict: 'no'}", [("shared.strict", "no", "true or false")]),
+    ("state_dir: s\nlog_verbose: 'yes'", [("log_verbose", "yes", "true or false: whether lifecycle.log")]),
+    ("state_dir: s\nlog_verbose: 1", [("log_verbose", 1, "true or false")]),
+    ("state_dir: s\nlog_verbose:", [("log_verbose", None, "true or false")]),
+    ("state_dir: s\nlog_verbos: true", [("log_verbos", True, "did you mean 'log_verbose'")]),
     ("state_dir: s\nshared: {strict: 0}", [("shared.strict", 0, "true or false")]),
     ("state_dir: s\nshared: yes", [("shared", True, "a mapping")]),
     ("state_dir: s\nshared: {rot: x}", [("shared.rot", "x", "did you mean 'root'")]),

@@ -209,6 +209,16 @@ def test_a_task_comes_back_as_it_was_put_until_it_is_delivered_or_cancelled(path
     assert store.task(999) is None
 
 
+def test_tasks_that_are_done_are_forgotten_in_time_and_those_that_wait_never(path: Path) -> None:
+    store = Store(path)
+    waiting, long_done, just_done = queued(store, TASK, TASK, TASK)
+    with store.decision(durable=True):
+        store.update_task(long_done.id, state="delivered", done_at=9.0)
+        store.update_task(just_done.id, state="delivered", done_at=10.0)
+        store.forget_tasks(10.0)
+    assert [store.task(one.id) is not None for one in (waiting, long_done, just_done)] == [True, False, True]
+
+
 def test_what_an_agent_is_told_first_stands_before_what_waits_already(path: Path) -> None:
     store = Store(path)
     texts = ["old", "older than the first", "first", "last"]
@@ -472,6 +482,52 @@ def test_a_store_of_the_first_version_is_upgraded_and_keeps_all_that_was_in_it(p
     assert Store(path).agents() == {"bob": AGENT}
 
 
+def test_an_agent_that_lives_through_the_upgrade_can_be_resumed(path: Path) -> None:
+    """The first version called `up` what had been proven ready, and had no other word for it."""
+    of_version_1(path)
+    other = sqlite3.connect(path)
+    for identity, phase in (("up", "up"), ("starting", "starting"), ("unseen", "up")):
+        other.execute(
+            "INSERT INTO agents SELECT ?, ?, reason, cause, since, 0, generation, socket, own_server,"
+            " session, pane, pid, pid_start, server_pid, server_start, boot, account, launch, conversation, 1"
+            " FROM agents WHERE identity = 'bob'",
+            (identity, phase),
+        )
+    other.execute(
+        "INSERT INTO launches SELECT 'up', generation, cause, asked_by, account, conversation, started_at,"
+        " 2.0, NULL, NULL, NULL, NULL, NULL, NULL FROM launches WHERE identity = 'bob'"
+    )
+    other.commit()
+    other.close()
+    found = Store(path).agents()
+    assert (found["up"].ready_at, found["up"].ready_conversation) == (2.0, "c")
+    assert (found["unseen"].ready_at, found["unseen"].ready_conversation) == (1.5, "c")
+    for name in ("starting", "bob"):
+        assert (found[name].ready_at, found[name].ready_conversation) == (None, None), name
+
+
+def test_an_agent_that_was_removed_before_the_upgrade_begins_with_nothing_of_it(path: Path) -> None:
+    of_version_1(path)
+    other = sqlite3.connect(path)
+    other.execute("UPDATE agents SET phase = 'down', cause = 'removed', declared = 0")
+    other.commit()
+    other.close()
+    bob = Store(path).agent("bob")
+    assert bob is not None and (bob.born, bob.loop_from) == (3, 3)
+
+
+def test_who_reads_a_store_before_it_is_upgraded_is_told_what_upgrades_it(path: Path) -> None:
+    of_version_1(path)
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=f"schema 1, this version reads {SCHEMA_VERSION}: start its circusd"):
+        open_reader(path)
+    assert path.read_bytes() == before
+    Store(path).close()
+    reader = open_reader(path)
+    assert list(reader.agents()) == ["bob"]
+    reader.close()
+
+
 def test_an_upgraded_store_is_the_same_as_a_new_one(path: Path, tmp_path: Path) -> None:
     of_version_1(path)
     Store(path).close()
@@ -497,7 +553,9 @@ def test_an_upgrade_happens_whole_or_not_at_all(path: Path) -> None:
 
 def test_a_store_of_a_newer_version_is_refused_and_says_what_to_install(path: Path) -> None:
     newer(path)
-    with pytest.raises(StoreError, match=f"schema 999, this version knows {SCHEMA_VERSION}: install the newer"):
+    with pytest.raises(
+        StoreError, match=f"schema 999, this version knows {SCHEMA_VERSION}: install the newer"
+    ):
         Store(path)
     assert version(path) == "999"
 

@@ -70,6 +70,21 @@ def test_a_wrong_agent_is_refused_alone(tmp_path: Path) -> None:
     ]
 
 
+def test_mistakes_in_how_an_agent_wakes_and_is_held_are_told_together_and_refuse_it_alone(
+    tmp_path: Path,
+) -> None:
+    wrong = (
+        "failover.kind = talker\nfailover.crash_max = 0\nfailover.resume_command = '\nfailover.idle_secs = -1"
+    )
+    plugins = "\n[plugin:reaper]\nuse = circus_failover.plugins.IdleReaper\ninterval = 5\n"
+    report = create(fleet(tmp_path, bob=RUN + "failover.kind = conversation" + plugins, eve=RUN + wrong))
+    assert (report.accepted, report.refused) == (("bob",), ("eve",))
+    assert sorted(places(report)) == [
+        ("circus.ini", "watcher:eve", f"failover.{option}")
+        for option in ("crash_max", "idle_secs", "kind", "resume_command")
+    ]
+
+
 def test_mistakes_in_failover_yaml_are_told_once_with_those_of_the_agents(tmp_path: Path) -> None:
     yaml = YAML.replace("state_dir", "state_dri")
     ini = fleet(

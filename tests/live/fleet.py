@@ -264,6 +264,25 @@ class Fleet:
         with self.store() as store:
             return store.launches(name)
 
+    def begun(self, name: str) -> LaunchRow:
+        """Wait until an agent is up, and return how that launch began.
+
+        Asserts that store, log and the agent's own environment say the same, and that the log said it first.
+        """
+        (view,) = self.await_up(name)
+        launch = self.launches(name)[0]
+        assert launch.generation == view["generation"]
+        of_it = (name, str(launch.generation))
+        lines = [line for line in self.lifecycle() if (line.get("identity"), line.get("generation")) == of_it]
+        events = [line["ev"] for line in lines if line.get("mode") not in ("refused", "failed")]
+        assert events.index("wake") < events.index("launch")
+        wake = [line for line in lines if line["ev"] == "wake" and line["mode"] in ("fresh", "resume")][-1]
+        logged = (wake["mode"], wake["cause"], wake["conversation"], wake["parked_by"] or None)
+        assert logged == (launch.mode, launch.wake_cause, launch.conversation, launch.parked_by)
+        environment = process_table.environ(view["pid"]) or frozenset()
+        assert f"FAILOVER_CONVERSATION={launch.conversation}".encode() in environment
+        return launch
+
     def lifecycle(self) -> list[dict[str, str]]:
         """Return the records of lifecycle.log, as mappings."""
         path = self.state / "lifecycle.log"

@@ -2,10 +2,10 @@
 
     python inputbox.py RECORD [NAME ...]
 
-It redraws everything ten times a second: what was said, a spinner, a framed box that folds long text, and below it
-a status line with a clock. The cursor waits below all of that. Each prompt is appended to the file RECORD as one
-line of JSON. C-u clears the last line of the box only. Names change it: `placeholder` shows a paste of several
-lines as such, `deaf` ignores Enter, `still` has neither spinner nor clock.
+It redraws everything ten times a second: what was said, a spinner, a framed box that folds long text, and
+below it a status line with a clock. The cursor waits below all of that. Each prompt is appended to the file
+RECORD as one line of JSON. C-u clears the last line of the box only. Names change it: `placeholder` shows a
+paste of several lines as such, `deaf` ignores Enter.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Box:
         return self.text
 
     def draw(self) -> None:
-        self.ticks += "still" not in self.names
+        self.ticks += 1
         folded = [
             line[at : at + WIDTH - 6]
             for line in self.shown().split("\n")

@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from circus_failover import process_table, tmux
 from circus_failover.process_table import ProcessId
 from tests.live.fleet import wait_for
 
+Open = Callable[..., "Terminal"]
 STANDIN = (sys.executable, "-m", "circus_failover.standin")
 SESSION = "bob"
 
@@ -40,8 +43,9 @@ class Terminal:
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("TMUX")}
         size = ["-x", str(width), "-y", str(height)]
         home = ["-e", f"FAILOVER_HOME={self.home}"]
-        self.tmux("-f", "/dev/null", "new-session", "-d", *size, "-s", SESSION, *home, "--", *command)
-        self.tmux("set-option", "-w", "-t", f"={SESSION}:", "remain-on-exit", "on")
+        # One sequence, so that a program that ends at once leaves its pane too.
+        keep = [";", "set-option", "-w", "-t", f"={SESSION}:", "remain-on-exit", "on"]
+        self.tmux("-f", "/dev/null", "new-session", "-d", *size, "-s", SESSION, *home, "--", *command, *keep)
         self.pane = self.ask("#{pane_id}")
         self.server = _known(int(self.ask("#{pid}")))
         self.agent = _known(int(self.ask("#{pane_pid}")))
@@ -74,7 +78,12 @@ class Terminal:
 
     def await_screen(self, text: str) -> str:
         """Wait until the pane shows a text."""
-        return wait_for(f"the screen shows {text!r}", lambda: (s := self.screen()) and text in s and s)
+
+        def look() -> str | None:
+            shown = self.screen()
+            return shown if text in shown else None
+
+        return wait_for(f"the screen shows {text!r}", look)
 
     # -- orders and workers --------------------------------------------------------------------------
 
@@ -169,6 +178,35 @@ class Terminal:
             return not [process for process in left if process_table.send(process, signal.SIGKILL)]
 
         wait_for("every process of the terminal has ended", ended)
+
+
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """Make a folder with a path that is short enough for a socket, and remove it afterwards."""
+    made = Path(tempfile.mkdtemp(prefix="cf-"))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def terminals(folder: Path) -> Iterator[Open]:
+    """Return what opens terminals below a folder; all of them are closed afterwards."""
+    opened: list[Terminal] = []
+
+    def open_one(*command: str, **size: int) -> Terminal:
+        opened.append(Terminal(folder, *command, **size))
+        return opened[-1]
+
+    try:
+        yield open_one
+    finally:
+        for one in opened:
+            one.close()
+        # One that could not be opened whole has left its server all the same.
+        if (left := tmux.server_pid(folder / "s")) is not None:
+            os.kill(left, signal.SIGKILL)
 
 
 def _known(pid: int) -> ProcessId:

@@ -5,59 +5,45 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from circus_failover import process_table
+from circus_failover import process_table, tmux, typing_work
 from tests.live import inputbox
 from tests.live.fleet import alive, wait_for
-from tests.live.terminal import STANDIN, Terminal, command_lines, shell
+from tests.live.terminal import STANDIN, Open, Terminal, command_lines, private_folder, shell, terminals
 
-Open = Callable[..., Terminal]
 NOT_ECHOED = "the text did not show on the screen"
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    made = Path(tempfile.mkdtemp(prefix="cf-"))
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
+    with private_folder() as made:
+        yield made
 
 
 @pytest.fixture
 def terminal(folder: Path) -> Iterator[Open]:
     """Opens a terminal with a program."""
-    opened: list[Terminal] = []
-
-    def open_one(*command: str, **size: int) -> Terminal:
-        opened.append(Terminal(folder, *command, **size))
-        return opened[-1]
-
-    yield open_one
-    for one in opened:
-        one.close()
+    with terminals(folder) as opener:
+        yield opener
 
 
 @pytest.fixture
 def standin(terminal: Open) -> Terminal:
     """A stand-in that is ready."""
-    return ready(terminal(*STANDIN))
-
-
-def ready(standin: Terminal) -> Terminal:
-    standin.await_screen("standin ready")
-    standin.idle()
-    return standin
+    opened = terminal(*STANDIN)
+    opened.await_screen("standin ready")
+    opened.idle()
+    return opened
 
 
 def box(terminal: Open, folder: Path, *names: str) -> Terminal:
@@ -143,7 +129,7 @@ def test_a_mebibyte_arrives_whole(standin: Terminal, text: str) -> None:
 
 def test_the_same_text_again_and_again_is_typed_every_time(standin: Terminal) -> None:
     """Also when the screen is full of it, so that each new one moves an old one out of sight."""
-    standin.press("-l", "/say " + "continue " * 3000)
+    standin.press("-l", "/say " + "continue " * 1500)
     standin.press("Enter")
     standin.idle()
     for number in range(1, 4):
@@ -174,7 +160,7 @@ def test_what_stands_behind_the_cursor_is_cleared_too(terminal: Open, folder: Pa
 
 
 def test_all_lines_of_an_editor_that_clears_one_at_a_time_are_cleared(terminal: Open, folder: Path) -> None:
-    opened = box(terminal, folder, "still")
+    opened = box(terminal, folder)
     opened.press("-l", "one\ntwo\n\nthree")
     opened.await_screen("three")
     assert taken(opened.report(opened.task("hello")))
@@ -182,6 +168,8 @@ def test_all_lines_of_an_editor_that_clears_one_at_a_time_are_cleared(terminal: 
 
 
 def test_a_pane_that_somebody_scrolls_in_is_typed_into_all_the_same(standin: Terminal) -> None:
+    standin.press("-l", "half a line")
+    standin.await_screen("half a line")
     standin.tmux("copy-mode", "-t", standin.pane)
     assert standin.ask("#{pane_in_mode}") == "1"
     assert taken(standin.report(standin.task("hello")))
@@ -268,9 +256,11 @@ def test_a_task_that_was_not_taken_is_not_taken_for_one_that_was(terminal: Open,
 
 
 def test_a_text_file_that_is_not_there_is_said_and_nothing_is_typed(standin: Terminal) -> None:
+    standin.press("-l", "somebody types")
+    standin.await_screen("somebody types")
     report = standin.report(standin.task("hello", text_file=str(standin.folder / "nothing")))
     assert report["outcome"] == "not-taken" and "nothing" in report["note"]
-    assert standin.prompts() == []
+    assert standin.prompts() == [] and "somebody types" in standin.screen()
 
 
 def test_without_a_journal_enter_is_not_sent(standin: Terminal) -> None:
@@ -306,14 +296,13 @@ def test_a_pane_with_another_process_gets_nothing(standin: Terminal) -> None:
     finally:
         orphan.kill()
         orphan.wait()
-    assert report["outcome"] == "gone" and f"does not run the agent, pid {orphan.pid}" in report["note"]
+    assert (report["outcome"], report["stage"]) == ("gone", "checking")
+    assert f"does not run the agent, pid {orphan.pid}" in report["note"]
     assert standin.prompts() == [] and "hello" not in standin.screen()
 
 
 def test_a_pane_that_is_taken_over_between_two_looks_gets_nothing(terminal: Open, folder: Path) -> None:
     """tmux itself compares the process before it pastes."""
-    from circus_failover import tmux
-
     sink = terminal("cat")
     owner = tmux.Owner(sink.agent.pid, sink.server.pid)
     for wrong in (tmux.Owner(owner.pid + 1, owner.server_pid), tmux.Owner(owner.pid, 1)):
@@ -326,9 +315,9 @@ def test_a_pane_that_is_taken_over_between_two_looks_gets_nothing(terminal: Open
 
 
 def test_another_server_on_the_same_socket_gets_nothing(standin: Terminal) -> None:
-    report = standin.report(
-        standin.task("hello", server=[os.getpid(), process_table.identify(os.getpid()).start])
-    )  # type: ignore[union-attr]
+    me = process_table.identify(os.getpid())
+    assert me is not None
+    report = standin.report(standin.task("hello", server=[me.pid, me.start]))
     assert report["outcome"] == "gone" and "another tmux server" in report["note"]
     assert standin.prompts() == []
 
@@ -395,6 +384,24 @@ def test_a_worker_that_dies_is_started_again_and_the_task_is_taken_once(
     assert standin.reports() == []
     assert taken(standin.report(order))
     assert standin.prompts() == [text]
+
+
+def test_enter_is_not_sent_again_once_it_had_its_effect(terminal: Open, folder: Path) -> None:
+    sink = terminal(*shell('cat >"$1"', str(folder / "file")))
+    order = sink.task("hello")
+    assert sink.run(order, crash_at="typing-after-enter") == -signal.SIGKILL
+    wait_for("the line", lambda: (folder / "file").read_text() == "hello\n")
+    assert taken(sink.report(order))
+    sink.press("e", "n", "d", "Enter")
+    wait_for("what follows it", lambda: (folder / "file").read_text() == "hello\nend\n")
+
+
+def test_what_was_seen_is_reported_though_it_cannot_be_written_down(standin: Terminal) -> None:
+    order = standin.task("hello")
+    assert standin.run(order, crash_at="typing-after-enter") == -signal.SIGKILL
+    standin.journal.with_name(standin.journal.name + ".tmp").mkdir()
+    assert taken(standin.report(order))
+    assert standin.prompts() == ["hello"]
 
 
 def test_workers_that_die_one_after_the_other_get_it_taken_once(standin: Terminal) -> None:
@@ -491,7 +498,14 @@ def test_a_worker_told_to_stop_after_enter_reports_what_it_sees(terminal: Open, 
     worker = deaf.start(deaf.task("hello"))
     wait_for("Enter", lambda: deaf.journal.exists() and journal(deaf)["stage"] == "entering")
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(30) == 0
+    # Whoever wants to end the agent waits for the lock, and not for as long as an agent may take.
+    patience = subprocess.Popen(["sleep", str(typing_work.TAKEN_SECS - 2)])
+    try:
+        assert worker.wait(30) == 0
+        assert patience.poll() is None
+    finally:
+        patience.kill()
+        patience.wait()
     (report,) = deaf.reports()
     assert (report["outcome"], report["stage"]) == ("not-taken", "entering")
     assert report["note"] == "the agent is being ended"

@@ -1,0 +1,131 @@
+"""The crash-loop guard on a real fleet: who comes back, who is held, and at what pace."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from dataclasses import replace
+
+from circus_failover.store import Store
+from tests.live.fleet import Fleet, wait_for
+from tests.live.with_plugins import (
+    CRASHES,
+    NEVER,
+    await_generation,
+    await_said,
+    await_ticks,
+    causes,
+    restarted,
+    row,
+    said,
+    with_guard,
+)
+
+
+def test_an_agent_that_was_killed_comes_back_if_it_is_always_to_run_and_else_does_not(fleet: Fleet) -> None:
+    with_guard(fleet)
+    fleet.agent("alpha", failover__restart="lazy")
+    fleet.agent("bravo", failover__restart="on-work")
+    fleet.agent("charlie", failover__restart="always")
+    fleet.start()
+    views = fleet.await_up("alpha", "bravo", "charlie")
+    for view in views[:2]:
+        os.kill(view["pid"], signal.SIGKILL)
+        fleet.await_phase(view["identity"], "down")
+    os.kill(views[2]["pid"], signal.SIGKILL)
+    await_generation(fleet, "charlie", 2)
+    assert causes(fleet, "charlie") == ["first-start", "restart-policy"]
+    with fleet.store() as store:
+        assert store.launches("charlie")[0].asked_by == "crash-loop-guard"
+    await_ticks(fleet, "CrashLoopGuard")
+    for name in ("alpha", "bravo"):
+        assert fleet.view(name)["phase"] == "down" and causes(fleet, name) == ["first-start"]
+
+
+def test_a_death_is_reacted_to_without_a_tick(fleet: Fleet) -> None:
+    with_guard(fleet, interval=NEVER)
+    fleet.agent("alpha", failover__restart="always")
+    fleet.start()
+    (view,) = fleet.await_up("alpha")
+    row(fleet, "CrashLoopGuard")  # its first tick, and its only one
+    os.kill(view["pid"], signal.SIGKILL)
+    await_generation(fleet, "alpha", 2)
+    assert row(fleet, "CrashLoopGuard").ticks <= 2
+
+
+def test_an_agent_that_was_parked_or_stopped_stays_down_whatever_its_restart_policy(fleet: Fleet) -> None:
+    with_guard(fleet)
+    fleet.agent("alpha", failover__restart="always")
+    fleet.agent("bravo", failover__restart="always")
+    fleet.start()
+    fleet.await_up("alpha", "bravo")
+    assert fleet.ctl("park", "alpha").code == 0
+    assert fleet.ctl("stop", "bravo").code == 0
+    fleet.await_phase("alpha", "parked")
+    fleet.await_phase("bravo", "stopped")
+    await_ticks(fleet, "CrashLoopGuard")
+    assert causes(fleet, "alpha") == causes(fleet, "bravo") == ["first-start"]
+    assert fleet.view("alpha")["phase"] == "parked" and fleet.view("bravo")["phase"] == "stopped"
+
+
+def test_an_agent_that_crashes_again_and_again_is_held_and_tried_once_when_its_time_has_come(
+    fleet: Fleet,
+) -> None:
+    with_guard(fleet)
+    fleet.agent("alpha", failover__command=CRASHES, failover__restart="always", failover__crash_max="3")
+    fleet.start()
+    fleet.await_phase("alpha", "held", 30)
+    assert causes(fleet, "alpha") == ["first-start", "restart-policy", "restart-policy"]
+    await_ticks(fleet, "CrashLoopGuard")
+    assert len(causes(fleet, "alpha")) == 3
+
+    # It is held for 30 s; they pass while circusd is down.
+    fleet.end()
+    store = Store(fleet.state / "failover.db")
+    agent = store.agent("alpha")
+    assert agent is not None and agent.loop == "open" and agent.loop_until is not None
+    with store.decision(durable=True):
+        store.put_agent(replace(agent, loop_until=time.time() - 1))
+    store.close()
+    fleet.start()
+    await_said(fleet, "alpha", action="half-open")
+    wait_for("the trial has failed", lambda: len(said(fleet, "alpha", action="held")) == 2)
+    fleet.await_phase("alpha", "held")
+    assert len(causes(fleet, "alpha")) == 4
+    with fleet.store() as reader:
+        agent = reader.agent("alpha")
+    assert agent is not None and (agent.loop, agent.loop_failures) == ("open", 1)
+
+
+def test_after_a_mass_death_relaunches_go_one_by_one_and_stop_with_one_alert(fleet: Fleet) -> None:
+    with_guard(fleet)
+    names = ("alpha", "bravo", "charlie")
+    options = {"failover__restart": "always", "failover__crash_max": "50", "autostart": "False"}
+    for name in names:
+        fleet.agent(name, failover__command=CRASHES, **options)
+    fleet.start()
+    # All of them are due at once when the guard comes.
+    assert fleet.call("stop", name="plugin:guard", waiting=True)["status"] == "ok"
+    fleet.ctl("start", *names)
+    for name in names:
+        fleet.await_phase(name, "down")
+    assert fleet.call("start", name="plugin:guard")["status"] == "ok"
+    await_said(fleet, "", action="error", outcome="relaunches-stopped")
+    await_ticks(fleet, "CrashLoopGuard")
+    again = [cause for name in names for cause in causes(fleet, name)[1:]]
+    assert again == ["restart-policy"] * 3
+    assert "relaunches in a row failed" in json.loads(row(fleet, "CrashLoopGuard").detail)["alert"]
+
+    with fleet.store() as store:
+        lives = [launch for name in names for launch in store.launches(name)]
+    ordered = sorted(
+        (life for life in lives if life.cause == "restart-policy"), key=lambda life: life.started_at
+    )
+    for before, after in zip(ordered, ordered[1:], strict=False):
+        assert before.ended_at is not None and before.ended_at < after.started_at
+
+    restarted(fleet, "plugin:guard", "CrashLoopGuard")
+    await_ticks(fleet, "CrashLoopGuard")
+    assert len(said(fleet, "", outcome="relaunches-stopped")) == 1
