@@ -214,10 +214,20 @@ class Aftermath:
 
     async def remove(self, agent: Agent) -> list[TaskRow]:
         """Take an agent's watcher out of Circus; its history stays, its tasks are cancelled and returned."""
-        name = agent.watcher.name
-        deliveries = self._supervisor.deliveries
-        cancelled = deliveries.cancel(agent, deliveries.waiting(agent), "its agent was removed", "rm")
-        await self._supervisor.turns.run(lambda: self._supervisor.arbiter.rm_watcher(name))
+        supervisor, watcher = self._supervisor, agent.watcher
+        # At circusd's start its turn to be started may still come: `hooks.enrol` looks at this.
+        watcher.failover_removed = True
+        waiting = supervisor.deliveries.waiting(agent)
+        cancelled = supervisor.deliveries.cancel(agent, waiting, "its agent was removed", "rm")
+        await supervisor.turns.run(
+            lambda: (
+                supervisor.arbiter.rm_watcher(watcher.name)
+                if watcher in supervisor.arbiter.watchers
+                else None
+            )
+        )
+        if supervisor.roster.agents.get(agent.identity) is not agent:
+            return cancelled
         # What it was is history: an agent of the same name that comes later begins with nothing of it.
         self._supervisor.record(
             agent,

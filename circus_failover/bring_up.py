@@ -155,8 +155,7 @@ class BringUps:
                 observed=agent.observed,
                 phase=agent.phase,
                 stay_stopped=agent.row.stay_stopped,
-                # An agent that was removed is a new one when a section of its name comes.
-                generation=agent.row.generation - agent.row.born,
+                generation=agent.row.generation,
                 liveness=evidence.liveness,
                 ours=evidence.ours,
                 ending=agent.action is not None if ending is None else ending,

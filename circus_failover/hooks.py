@@ -63,6 +63,8 @@ def enrol(watcher: Any, arbiter: Any, hook_name: str, **details: Any) -> bool:
     while hook_name in watcher.ignore_hook_failure:
         watcher.ignore_hook_failure.remove(hook_name)
     held = supervisor(arbiter)
+    if getattr(watcher, "failover_removed", False):
+        return False
     held.open_state(watcher)
     agent = held.roster.enrol(watcher)
     try:

@@ -90,7 +90,11 @@ class Supervisor(Recording):
         for agent in self.roster.agents.values():
             self.check(agent)
             self.crash_loops.remember(agent)
-            if agent.row.cause == Cause.REMOVED and agent.row.born < agent.row.generation:
+            if (
+                agent.action is None
+                and agent.row.cause == Cause.REMOVED
+                and agent.row.born < agent.row.generation
+            ):
                 # The circusd that ended it died before it was taken out.
                 self.spawn(self.aftermath.remove(agent))
         self._timer.start()
