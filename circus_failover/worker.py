@@ -14,11 +14,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from circus_failover import boot_work, crashpoint, ending_work, spool, typing_work
+from circus_failover import crashpoint, spool
 
 
 class Work(Protocol):
@@ -40,11 +40,10 @@ class Work(Protocol):
         """Do the work and return the report, or None when it cannot be told yet how it ended."""
 
 
-KINDS: dict[str, Callable[[Mapping[str, Any]], Work]] = {
-    "end": ending_work.Order.load,
-    "type": typing_work.Order.load,
-    "boot": boot_work.Order.load,
-}
+KINDS = {"end": "ending_work", "type": "typing_work", "boot": "boot_work"}
+"""The module of each kind. Only that of the order is imported: workers start by the hundred."""
+LOCK_SECS = 3.0
+"""How long an end waits for the typist that was told to stop: it does so within a second."""
 
 
 def main() -> int:
@@ -55,14 +54,10 @@ def main() -> int:
         without a report because it could not tell: circusd starts it again.
     """
     raw = json.loads(Path(sys.argv[1]).read_bytes())
-    work = KINDS[raw.get("kind", "end")](raw)
-    if work.lock is not None:
-        # Never closed: the lock is held until this process is gone.
-        handle = os.open(work.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return 75
+    kind = raw.get("kind", "end")
+    work: Work = import_module(f"circus_failover.{KINDS[kind]}").Order.load(raw)
+    if work.lock is not None and not _locked(work.lock, LOCK_SECS if kind == "end" else 0.0):
+        return 75
     # One that hangs would hold the lock for ever; killed by this, the next tick starts another.
     signal.alarm(work.alarm_secs)
     report = work.carry_out()
@@ -72,6 +67,21 @@ def main() -> int:
     crashpoint.reached("worker-before-report")
     spool.send(work.spool, report)
     return 0 if report["outcome"] != "failed" else 70
+
+
+def _locked(path: Path, secs: float) -> bool:
+    """Take a lock for the rest of this process; False when somebody else holds it for `secs` seconds."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    until = time.monotonic() + secs
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                os.close(handle)
+                return False
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":

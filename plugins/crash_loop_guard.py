@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from circus_failover import launch_ends
 from circus_failover.plugin import FailoverPlugin, Refused, Said, Silent
 from circus_failover.plugin_input import AgentPolicy, Event, agent_policy
 from circus_failover.policy import incident, respawn
@@ -229,19 +230,7 @@ def _ends(store: Reader, row: AgentRow, policy: AgentPolicy, work: int) -> list[
     waits = policy.restart is Restart.LAZY or (policy.restart is Restart.ON_WORK and not work)
     if row.phase != Phase.DOWN or waits:
         return []
-    return [ended_of(launch) for launch in store.ended_launches(row.identity, row.loop_from, ENDS_READ)]
-
-
-def ended_of(launch: LaunchRow) -> Ended:
-    """Return the end of a launch as the policies take it."""
-    return Ended(
-        generation=launch.generation,
-        up_at=launch.up_at,
-        ended_at=launch.ended_at or 0.0,
-        planned=bool(launch.planned),
-        cause=launch.end_cause or "",
-        exit_status=launch.exit_status,
-    )
+    return launch_ends.to_follow(store, row, ENDS_READ)
 
 
 def life_of(launch: LaunchRow) -> Life:

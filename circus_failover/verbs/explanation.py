@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from circus_failover import idle_evidence, process_table, tmux
+from circus_failover import idle_evidence, launch_ends, process_table, tmux
 from circus_failover.doctor_plugins import GUARD, REAPER, late
 from circus_failover.liveness import HOOK_TIMEOUT_SECS, Evidence
 from circus_failover.plugin_input import agent_policy, parse_options
@@ -269,7 +269,7 @@ def _restart(
         restart=policy.restart,
         loop=state_of(agent.row),
         work=len(held.deliveries.waiting(agent)),
-        ended=held.crash_loops.ends(agent),
+        ended=launch_ends.to_follow(held.store, agent.row) if held.store is not None else [],
         stable_secs=policy.stable_secs,
     )
     verdict = respawn.decide(fallen, now)

@@ -6,6 +6,7 @@ import json
 import time
 from typing import Any
 
+from circus import logger
 from circus.commands.base import Command
 from circus.exc import ArgumentError, MessageError
 
@@ -62,6 +63,9 @@ class Ticked(Command):  # type: ignore[misc]
                     held.alerts[name] = str(detail["alert"])
             with held.store.decision(durable=False):
                 held.store.put_plugin(row)
+            if error:
+                # Circus sends what a plugin prints to /dev/null unless circusd has a log file (0.19).
+                logger.warning("circus-failover: %s: %s", name, str(error)[:1000])
             for finding in props.get("findings") or ():
                 self._log(held, finding, verbose)
         except StoreError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from circus_failover import process_table
 from circus_failover.records import LaunchRow
-from tests.live.fleet import Fleet, alive, wait_for
+from tests.live.fleet import STANDIN, Fleet, alive, wait_for
 
 END_POINTS = ["intent-written", "worker-started", "report-taken-in"]
 PROMPT = {"failover__initial_prompt": "read your notes"}
@@ -210,3 +212,38 @@ def test_a_restart_that_circusd_s_death_interrupted_resumes(fleet: Fleet, point:
     assert (launch.wake_cause, launch.parked_by) == ("idle-reaped-resume", "operator-restart")
     assert launch.conversation == first.conversation
     assert copies(fleet) == [fleet.view("bob")["pid"]]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whatever_it_was_at_when_it_was_killed_there_is_one_agent_in_the_end(fleet: Fleet, seed: int) -> None:
+    fleet.agent("bob", failover__ready_secs="0.05", failover__crash_max="100", **PROMPT)
+    # What it resumes is of no matter here, and it may never have been told anything.
+    fleet.sections["watcher:bob"]["failover.resume_command"] = STANDIN
+    fleet.start()
+    fleet.await_up("bob")
+    chance = random.Random(seed)
+    for _ in range(4):
+        burst = [chance.choice(("wake", "start", "park", "restart", "fresh")) for _ in range(3)]
+        fleet.call_all(*({"command": verb, "name": "bob"} for verb in burst), timeout=0)
+        until = time.monotonic() + chance.uniform(0, 0.6)
+        while time.monotonic() < until:  # any moment of it, on purpose
+            pass
+        fleet.end(signal.SIGKILL)
+        fleet.start()
+        assert len(copies(fleet)) <= 1, burst
+
+    def settled() -> bool:
+        with fleet.store() as store:
+            return not store.open_actions() and fleet.view("bob")["phase"] in ("up", "parked", "down")
+
+    wait_for("it has come to rest", settled)
+    assert fleet.call("start", name="bob", waiting=True)["status"] == "ok"
+    (view,) = fleet.await_up("bob")
+    wait_for("one copy", lambda: copies(fleet) == [view["pid"]])
+    wait_for("every task is delivered", lambda: not fleet.call("tasks")["tasks"])
+    told = fleet.prompts(fleet.launches("bob")[0].conversation)
+    assert told in ([], ["read your notes"])
+    assert fleet.call("stop", name="bob", waiting=True)["status"] == "ok"
+    assert copies(fleet) == []
+    nothing_is_left(fleet)
+    assert all(launch.ended_at is not None for launch in fleet.launches("bob"))
