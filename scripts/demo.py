@@ -30,6 +30,7 @@ BIN = Path(sys.executable).parent
 UP_SECS, END_SECS = 60.0, 30.0
 POLL_SECS = 0.05
 STOPPED, KILLED = "reviewer", "scout"
+PARKED = "writer"
 T = TypeVar("T")
 
 
@@ -286,6 +287,9 @@ def play(fleet: DemoFleet) -> None:
         print(line)
     say(f"\n{KILLED} is started again, as its next launch.")
     show(fleet, "start", KILLED)
+    say(f"\n{PARKED} is parked, which frees its memory, and woken with a task: its conversation goes on.")
+    show(fleet, "park", PARKED, "--waiting")
+    show(fleet, "wake", PARKED, "--task", "add a note on the new port", "--waiting")
     show(fleet, "fleet")
 
 
