@@ -52,6 +52,9 @@ class BringUps:
             Refused: a launch was wanted and is refused; reason and cause are recorded.
         """
         asked, who = self._asked(agent)
+        if asked is Asked.RESTORE:
+            # A section that reloadconfig brought back: it may have ended while nobody looked.
+            self._supervisor.check(agent)
         ticket = agent.ticket or Ticket(asked, who)
         evidence, verdict = self.judge(agent, asked)
         agent.ticket = None

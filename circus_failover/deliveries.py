@@ -227,6 +227,10 @@ class Deliveries:
         stem = self._supervisor.state.task_stem(task.id)
         return stem.with_suffix(".json"), stem.with_suffix(".text"), stem.with_suffix(".journal")
 
+    def _tidy(self, task: TaskRow) -> None:
+        for path in self._files(task):
+            path.unlink(missing_ok=True)
+
     def _change(self, agent: Agent, task: TaskRow, **values: Any) -> None:
         store = self._supervisor.store
         assert store is not None
@@ -248,8 +252,7 @@ class Deliveries:
             note=note,
             attempts=0,
         )
-        for path in self._files(task):
-            path.unlink(missing_ok=True)
+        self._tidy(task)
 
     def interrupt(self, agent: Agent) -> None:
         """The agent is to be ended: its typist stops at the next safe step, and frees the lock."""
@@ -269,6 +272,8 @@ class Deliveries:
         if task is None or task.state != str(TaskState.TYPING):
             with store.decision(durable=False):
                 store.take_in(name, time.time())
+            if task is not None:
+                self._tidy(task)
             return
         taken, at = report["outcome"] == "taken", float(report["at"])
         conversation = agent.row.conversation if agent is not None else None
@@ -308,8 +313,7 @@ class Deliveries:
             writes=writes,
             **changes,
         )
-        for path in self._files(task):
-            path.unlink(missing_ok=True)
+        self._tidy(task)
         self._tried[task.id] = time.monotonic()
         if taken:
             self._tried.pop(task.id, None)

@@ -74,7 +74,7 @@ class Endings:
         """
         self._supervisor.check(agent)
         if agent.action is not None:
-            self._overtake(agent, intent, who, why)
+            self._overtake(agent, intent, who, why, parked_by)
             return
         if not self._runs(agent):
             self._ended_already(agent, intent, who, why)
@@ -147,19 +147,27 @@ class Endings:
         found = liveness.recorded(agent.row)
         return found is not None and found.liveness is not Liveness.DEAD
 
-    def _overtake(self, agent: Agent, intent: IntentAction, who: str, why: str) -> None:
+    def _overtake(
+        self, agent: Agent, intent: IntentAction, who: str, why: str, parked_by: ParkedBy | None
+    ) -> None:
         """Let the end that is under way serve a stronger wish; a weaker or equal one joins it."""
         action = agent.action
         assert action is not None
         if _RANK[intent] <= _RANK[IntentAction(action.intent)]:
             return
+        spec = {**action.spec, "parked_by": str(parked_by) if parked_by else None}
+
+        def writes(store: Store) -> None:
+            store.change_intent(action.id, str(intent), who, why)
+            store.change_spec(action.id, spec)
+
         self._supervisor.record(
             agent,
             str(intent),
             {"who": who, "why": why, "instead_of": action.intent},
             durable=True,
             must=True,
-            writes=lambda store: store.change_intent(action.id, str(intent), who, why),
+            writes=writes,
             phase=Phase.STOPPING,
             cause=CAUSES[intent],
             reason=f"{why} ({who})",

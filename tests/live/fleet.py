@@ -179,7 +179,7 @@ class Fleet:
             messages: each with `command` and what else it says.
             timeout: seconds to wait for all answers; 0 to wait for none, because circusd dies.
         """
-        context = zmq.Context.instance()
+        context: zmq.Context[Any] = zmq.Context.instance()
         with context.socket(zmq.DEALER) as socket:
             socket.setsockopt(zmq.LINGER, 5000)
             socket.connect(self.endpoint)

@@ -129,3 +129,38 @@ def test_after_a_mass_death_relaunches_go_one_by_one_and_stop_with_one_alert(fle
     restarted(fleet, "plugin:guard", "CrashLoopGuard")
     await_ticks(fleet, "CrashLoopGuard")
     assert len(said(fleet, "", outcome="relaunches-stopped")) == 1
+
+
+def test_a_trial_that_lasts_clears_everything_and_a_given_up_one_waits_for_a_person(fleet: Fleet) -> None:
+    with_guard(fleet)
+    options = {"failover__restart": "always", "failover__crash_max": "1", "failover__stable_secs": "1"}
+    fleet.agent("lasts", **options)
+    fleet.agent("lost", **options)
+    fleet.start()
+    for view in fleet.await_up("lasts", "lost"):
+        os.kill(view["pid"], signal.SIGKILL)
+    fleet.await_phase("lasts", "held")
+    fleet.await_phase("lost", "held")
+    fleet.end()
+    store = Store(fleet.state / "failover.db")
+    with store.decision(durable=True):
+        rows = store.agents()
+        store.put_agent(replace(rows["lasts"], loop_until=time.time() - 1, loop_failures=4))
+        store.put_agent(replace(rows["lost"], loop="given-up", loop_until=None, loop_failures=5))
+    store.close()
+    fleet.start()
+    await_said(fleet, "lasts", action="half-open")
+    await_said(fleet, "lasts", action="cleared")
+    with fleet.store() as reader:
+        agent = reader.agent("lasts")
+    assert agent is not None and (agent.loop, agent.loop_failures, agent.phase) == ("closed", 0, "up")
+
+    await_ticks(fleet, "CrashLoopGuard")
+    assert fleet.view("lost")["phase"] == "held"
+    refused = fleet.ctl("wake", "lost")
+    assert refused.code == 3 and "reset lost" in refused.err
+    assert fleet.view("lost")["cause"] == "given-up"
+    assert fleet.ctl("start", "lost").code == 0
+    with fleet.store() as reader:
+        agent = reader.agent("lost")
+    assert agent is not None and (agent.loop, agent.phase) == ("closed", "up")

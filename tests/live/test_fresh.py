@@ -275,10 +275,9 @@ class TestSelf:
         current = environment_of(fleet, "bob")
         for what in ("fresh", "park", "stop"):
             refused(ask(older, what), 3, "generation 2 is the recorded launch")
-            mixed = {**current, "FAILOVER_LAUNCH": other["FAILOVER_LAUNCH"]}
-            refused(ask(mixed, what), 3, "an older launch decides nothing")
-            ahead = {**current, "FAILOVER_GENERATION": "3"}
-            refused(ask(ahead, what), 3, "generation 3")
+        mixed = {**current, "FAILOVER_LAUNCH": other["FAILOVER_LAUNCH"]}
+        refused(ask(mixed, "stop"), 3, "an older launch decides nothing")
+        refused(ask({**current, "FAILOVER_GENERATION": "3"}, "stop"), 3, "generation 3")
         views = fleet.await_up("bob", "eve")
         assert [view["generation"] for view in views] == [2, 1]
         with fleet.store() as store:
@@ -306,13 +305,11 @@ class TestSelf:
         assert fleet.view("bob")["phase"] == "stopped"
 
     def test_outside_of_an_agent_it_says_so(self, fleet: Fleet) -> None:
-        for missing in ("FAILOVER_IDENTITY", "FAILOVER_GENERATION", "FAILOVER_LAUNCH", "all"):
-            environment = {
-                "PATH": os.environ["PATH"],
-                **({} if missing == "all" else {"FAILOVER_IDENTITY": "bob", "FAILOVER_LAUNCH": "x"}),
-                **({} if missing == "all" else {"FAILOVER_GENERATION": "1"}),
-            }
-            environment.pop(missing, None)
+        names = ("FAILOVER_IDENTITY", "FAILOVER_GENERATION", "FAILOVER_LAUNCH")
+        for missing in ((names[0],), (names[1],), (names[2],), names):
+            environment = {"PATH": os.environ["PATH"], **dict.fromkeys(names, "1")}
+            for name in missing:
+                environment.pop(name)
             refused(ask(environment, "park"), 3, "inside an agent only")
         for arguments, near in ((["parc"], "park"), ([], "park"), (["park", "bob"], "park")):
             done = ask({"PATH": os.environ["PATH"], "FAILOVER_IDENTITY": "bob"}, *arguments)
@@ -324,21 +321,19 @@ class TestSelf:
         fleet.start()
         fleet.await_up("bob", "eve")
         good = environment_of(fleet, "bob")
-        numbers = ("", "-1", "1.0", "\u00b2", "\u0661", "9" * 5000, "1; reboot", " 1", "1\n", "9" * 20)
-        names = ("", "nobody", "b*", "../bob", "bob\nx", "\x1b[2J", "bo", "Bob", "x" * 70000)
-        launches = ("", "None", "\x1b]0;x\x07", "' OR 1=1 --", "y" * 70000)
+        numbers = ("-1", "\u00b2", "\u0661", "9" * 5000, "1\n", "9" * 20)
+        names = ("b*", "../bob\nx\x1b[2J", "x" * 70000)
+        launches = ("None", "' OR 1=1 --\x1b]0;x\x07", "y" * 70000)
         for name, values in {"GENERATION": numbers, "IDENTITY": names, "LAUNCH": launches}.items():
             for value in values:
                 done = ask({**good, f"FAILOVER_{name}": value}, "stop")
                 assert done.returncode in (1, 3), (name, value[:50], done)
                 assert "Traceback" not in done.stderr and "\x1b" not in done.stderr, (name, value[:50], done)
                 assert len(done.stderr.strip().splitlines()) == 1, (name, value[:50], done)
-        for value in (b"b\xffb", b"\xf0\x28\x8c\x28"):
-            done = ask({**good, "FAILOVER_IDENTITY": os.fsdecode(value)}, "stop")
-            assert done.returncode == 3 and "Traceback" not in done.stderr, done
-        assert [view["generation"] for view in fleet.await_up("bob", "eve")] == [1, 1]
+        done = ask({**good, "FAILOVER_IDENTITY": os.fsdecode(b"b\xffb")}, "stop")
+        assert done.returncode == 3 and "Traceback" not in done.stderr, done
         # Where it sends to is the operator's, and may be wrong as well.
-        for endpoint in ("nonsense", "tcp://", "ipc:///nonexistent/x", ""):
+        for endpoint in ("nonsense", "tcp://", "ipc:///nonexistent/x"):
             done = ask({**good, "CIRCUSCTL_ENDPOINT": endpoint, "FAILOVER_STATE_DIR": "/nonexistent"}, "stop")
             assert done.returncode in (1, 2, 3) and "Traceback" not in done.stderr, (endpoint, done)
         done = ask({**good, "FAILOVER_STATE_DIR": "\x1b[2J/../.."}, "stop")

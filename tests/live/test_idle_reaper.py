@@ -9,6 +9,7 @@ import signal
 import time
 from dataclasses import replace
 
+from circus_failover import process_table
 from circus_failover.store import Store
 from tests.live.fleet import Fleet, alive, wait_for
 from tests.live.with_plugins import (
@@ -185,3 +186,28 @@ def test_idle_time_counts_anew_after_a_suspend_that_the_reaper_did_not_live_thro
     (record,) = said(fleet, "alpha", action="reaped-idle")
     assert 6 <= float(record["age"]) < time.time() - resumed + 1
     await_said(fleet, "", outcome="counted-anew")
+
+
+def test_an_agent_that_is_too_old_is_parked_when_it_has_been_quiet_for_a_minute(fleet: Fleet) -> None:
+    with_reaper(fleet)
+    for name in ("old", "busy"):
+        fleet.agent(name, failover__idle_secs="0", failover__max_age_secs="600")
+    fleet.start()
+    views = dict(zip(("old", "busy"), fleet.await_up("old", "busy"), strict=True))
+    # They were launched an hour ago, and one of them has printed nothing for as long.
+    fleet.end()
+    then = time.time() - 3600
+    store = Store(fleet.state / "failover.db")
+    with store.decision(durable=True):
+        for row_ in store.agents().values():
+            store.put_agent(replace(row_, ready_at=then, since=then))
+    store.close()
+    terminal = process_table.terminal(views["old"]["pid"])
+    assert terminal is not None
+    os.utime(terminal, (then, then))
+    fleet.start()
+    fleet.await_phase("old", "parked")
+    (record,) = said(fleet, "old", action="reaped-idle")
+    assert "failover.max_age_secs is 600" in record["evidence"]
+    await_ticks(fleet, "IdleReaper")
+    assert fleet.view("busy")["phase"] == "up"

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from circus_failover import process_table
+from circus_failover import process_table, spool
 from circus_failover.records import LaunchRow
 from tests.live.fleet import STANDIN, Fleet, alive, wait_for
 
 END_POINTS = ["intent-written", "worker-started", "report-taken-in"]
-PROMPT = {"failover__initial_prompt": "read your notes"}
+PROMPT = "read your notes"
 ASKED: dict[str, dict[str, str]] = {
     "nothing": {},
     "resume": {"mode": "resume"},
@@ -43,8 +43,12 @@ def carries(pid: int) -> bool:
     return any(entry.startswith(b"FAILOVER_LAUNCH=") for entry in entries)
 
 
-def prepared(fleet: Fleet, crash_at: str, parked: bool = False, **options: str) -> LaunchRow:
+def prepared(
+    fleet: Fleet, crash_at: str, *, parked: bool = False, prompt: str | None = None, **options: str
+) -> LaunchRow:
     """Bring up `bob`, who has talked, under a circusd that then dies at a place; return its launch."""
+    if prompt is not None:
+        options["failover__initial_prompt"] = prompt
     fleet.resumable("bob", **options)
     fleet.start()
     first = fleet.begun("bob")
@@ -72,8 +76,7 @@ def nothing_is_left(fleet: Fleet) -> None:
             return not store.open_actions()
 
     wait_for("the intents are done", done)
-    spool = [path.name for path in (fleet.state / "spool").iterdir() if path.name != "wake.sock"]
-    assert spool == []
+    assert [path.name for path in (fleet.state / "spool").iterdir()] == ["wake.sock"]
     left = [path.name for path in (fleet.state / "run").iterdir()]
     assert [name for name in left if name.startswith(("action-", "task-"))] == []
 
@@ -117,11 +120,11 @@ def test_a_park_is_finished_once_and_what_it_parked_is_resumed(fleet: Fleet, poi
 
 @pytest.mark.parametrize("point", [*END_POINTS, "launch-recorded", "task-typing"])
 def test_a_fresh_launch_is_carried_out_exactly_once(fleet: Fleet, point: str) -> None:
-    first = prepared(fleet, point, **PROMPT)
+    first = prepared(fleet, point, prompt=PROMPT)
     pid = fleet.view("bob")["pid"]
     send(fleet, "fresh", by="ann@desk")
     fleet.start()
-    fleet.await_screen("bob", "done: read your notes")
+    fleet.await_screen("bob", f"done: {PROMPT}")
     launch = fleet.begun("bob")
     assert (launch.mode, launch.conversation != first.conversation) == ("fresh", True)
     # A launch that was recorded and never begun is the one that counts one more.
@@ -133,7 +136,7 @@ def test_a_fresh_launch_is_carried_out_exactly_once(fleet: Fleet, point: str) ->
     assert not alive(pid) and copies(fleet) == [fleet.view("bob")["pid"]]
     nothing_is_left(fleet)
     twice(fleet)
-    assert fleet.prompts(launch.conversation) == ["read your notes"]
+    assert fleet.prompts(launch.conversation) == [PROMPT]
     assert fleet.call("tasks")["tasks"] == []
     with fleet.store() as store:
         assert [action.intent for action in store.actions("bob")] == ["fresh"]
@@ -141,18 +144,38 @@ def test_a_fresh_launch_is_carried_out_exactly_once(fleet: Fleet, point: str) ->
 
 
 def test_a_circusd_that_dies_again_and_again_still_carries_it_out_once(fleet: Fleet) -> None:
-    prepared(fleet, "intent-written", **PROMPT)
+    prepared(fleet, "intent-written", prompt=PROMPT)
     send(fleet, "fresh")
     for point in ("worker-started", "report-taken-in", "launch-recorded", "task-typing"):
         fleet.start(crash_at=point, wait=False)
         fleet.crashed()
     fleet.start()
-    fleet.await_screen("bob", "done: read your notes")
+    fleet.await_screen("bob", f"done: {PROMPT}")
     launch = fleet.begun("bob")
     assert (launch.mode, launch.generation) == ("fresh", 3)
     nothing_is_left(fleet)
     twice(fleet)
-    assert fleet.prompts(launch.conversation) == ["read your notes"]
+    assert fleet.prompts(launch.conversation) == [PROMPT]
+
+
+@pytest.mark.parametrize("point", ["intent-written", "report-taken-in"])
+def test_what_an_agent_asked_while_circusd_was_down_is_carried_out_once(fleet: Fleet, point: str) -> None:
+    """The intent is stored, and circusd dies before it has noted that the request was taken in."""
+    prepared(fleet, point, prompt=PROMPT)
+    launch = (process_table.environ(fleet.view("bob")["pid"]) or frozenset()).copy()
+    name = next(entry for entry in launch if entry.startswith(b"FAILOVER_LAUNCH=")).decode().split("=")[1]
+    fleet.end()
+    request = {"kind": "self", "what": "fresh", "identity": "bob", "generation": 1, "launch": name}
+    spool.send(fleet.state / "spool", request)
+    fleet.start(crash_at=point, wait=False)
+    fleet.crashed()
+    fleet.start()
+    fleet.await_screen("bob", f"done: {PROMPT}")
+    begun = fleet.begun("bob")
+    assert (begun.generation, begun.wake_cause) == (2, "fresh-requested")
+    nothing_is_left(fleet)
+    twice(fleet)
+    assert fleet.prompts(begun.conversation) == [PROMPT]
 
 
 @pytest.mark.parametrize("point", ["launch-recorded", "task-typing"])
@@ -216,7 +239,9 @@ def test_a_restart_that_circusd_s_death_interrupted_resumes(fleet: Fleet, point:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_whatever_it_was_at_when_it_was_killed_there_is_one_agent_in_the_end(fleet: Fleet, seed: int) -> None:
-    fleet.agent("bob", failover__ready_secs="0.05", failover__crash_max="100", **PROMPT)
+    fleet.agent(
+        "bob", failover__ready_secs="0.05", failover__crash_max="100", failover__initial_prompt=PROMPT
+    )
     # What it resumes is of no matter here, and it may never have been told anything.
     fleet.sections["watcher:bob"]["failover.resume_command"] = STANDIN
     fleet.start()
@@ -242,7 +267,7 @@ def test_whatever_it_was_at_when_it_was_killed_there_is_one_agent_in_the_end(fle
     wait_for("one copy", lambda: copies(fleet) == [view["pid"]])
     wait_for("every task is delivered", lambda: not fleet.call("tasks")["tasks"])
     told = fleet.prompts(fleet.launches("bob")[0].conversation)
-    assert told in ([], ["read your notes"])
+    assert told in ([], [PROMPT])
     assert fleet.call("stop", name="bob", waiting=True)["status"] == "ok"
     assert copies(fleet) == []
     nothing_is_left(fleet)

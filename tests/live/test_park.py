@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -100,7 +101,7 @@ def test_no_restart_policy_brings_back_what_was_parked_or_stopped(fleet: Fleet) 
     assert fleet.ctl("wake", "refused", "--task", "work for it").code == 3
     wait_for("the guard has brought back control", lambda: fleet.view("control")["generation"] == 2)
     fleet.await_up("control")
-    fleet.await_ticks(4)
+    fleet.await_ticks(2)
     shown = {name: fleet.view(name) for name in ("parked", "stopped", "down")}
     assert {name: (view["phase"], view["generation"]) for name, view in shown.items()} == {
         "parked": ("parked", 1),
@@ -127,7 +128,7 @@ def test_parked_stays_parked_however_circusd_ends(fleet: Fleet) -> None:
         fleet.start()
         fleet.await_up("eve")
         assert fleet.ctl("reload", "--waiting").code == 0
-        fleet.await_ticks(2)
+        fleet.await_ticks(1)
         assert fleet.view("bob") == before
         assert fleet.call("status", name="bob")["status"] == "stopped"
     # A stop on top of it only adds that a start is needed.
@@ -263,9 +264,8 @@ def test_start_clears_a_stop_and_what_was_given_up_and_nothing_else(fleet: Fleet
         row = store.agents()["bob"]
     assert (row.stay_stopped, row.loop, row.phase) == (False, "open", "held")
     fleet.end()
-    with sqlite3.connect(fleet.state / "failover.db") as store:
-        store.execute("UPDATE agents SET loop = 'given-up', loop_until = NULL, loop_failures = 5")
-    store.close()
+    with contextlib.closing(sqlite3.connect(fleet.state / "failover.db")) as connection, connection:
+        connection.execute("UPDATE agents SET loop = 'given-up', loop_until = NULL, loop_failures = 5")
     fleet.start()
     assert fleet.ctl("start", "bob").code == 0
     (view,) = fleet.await_up("bob")
