@@ -17,6 +17,7 @@ from circus import logger
 
 from circus_failover import crashpoint, private_file, process_table
 from circus_failover.agent import Agent
+from circus_failover.process_table import ProcessId
 from circus_failover.records import TaskRow
 from circus_failover.store import Store, StoreError
 from circus_failover.words import Phase, TaskState
@@ -39,6 +40,7 @@ class Deliveries:
         self._supervisor = supervisor
         self._waiting: dict[str, list[TaskRow]] = {}
         self._tried: dict[int, float] = {}
+        self._workers: set[ProcessId] = set()
 
     # -- the queue ---------------------------------------------------------------------------------
 
@@ -89,10 +91,13 @@ class Deliveries:
     def reload(self, agent: Agent) -> None:
         """Read one agent's queue anew, after a decision that changed it."""
         if self._supervisor.store is not None:
-            found = self._supervisor.store.tasks(agent.identity)
-            self._waiting[agent.identity] = found
-            if not found:
-                del self._waiting[agent.identity]
+            self._remember(agent.identity, self._supervisor.store.tasks(agent.identity))
+
+    def _remember(self, identity: str, tasks: list[TaskRow]) -> None:
+        if tasks:
+            self._waiting[identity] = tasks
+        else:
+            self._waiting.pop(identity, None)
 
     def waiting(self, agent: Agent) -> list[TaskRow]:
         """Return an agent's tasks that are not delivered, the next one first."""
@@ -134,8 +139,11 @@ class Deliveries:
         """Type what waits, and look after workers that died; costs nothing where nothing waits."""
         for identity in list(self._waiting):
             agent = self._supervisor.roster.agents.get(identity)
-            if agent is not None:
-                self.work(agent)
+            try:
+                if agent is not None:
+                    self.work(agent)
+            except StoreError as error:
+                self._supervisor.store_trouble = str(error)
 
     def work(self, agent: Agent) -> None:
         """Have the next task typed, if the agent is ready and nobody is at it."""
@@ -173,16 +181,17 @@ class Deliveries:
             )
 
     def _typists(self) -> int:
-        return sum(
-            1
-            for tasks in self._waiting.values()
-            for task in tasks
-            if task.worker is not None and process_table.may_run(task.worker)
-        )
+        self._workers = {one for one in self._workers if process_table.may_run(one)}
+        return len(self._workers)
 
     def _type(self, agent: Agent, task: TaskRow) -> None:
         state, store = self._supervisor.state, self._supervisor.store
         assert state is not None and store is not None
+        known = store.task(task.id)
+        if known is None or known.state != task.state:
+            # Whatever is remembered here, the store says whether it is to be typed.
+            self.reload(agent)
+            return
         order, text, journal = self._files(task)
         private_file.write(text, task.text)
         private_file.write(
@@ -215,6 +224,8 @@ class Deliveries:
         )
         crashpoint.reached("task-typing")
         worker = start_worker(order)
+        if worker is not None:
+            self._workers.add(worker)
         self._change(
             agent,
             task,
@@ -276,6 +287,7 @@ class Deliveries:
                 self._tidy(task)
             return
         taken, at = report["outcome"] == "taken", float(report["at"])
+        note = str(report.get("note") or report["outcome"])
         conversation = agent.row.conversation if agent is not None else None
         current = agent is not None and agent.row.generation == report["generation"]
 
@@ -291,7 +303,7 @@ class Deliveries:
                     state=str(TaskState.QUEUED),
                     worker_pid=None,
                     worker_start=None,
-                    note=str(report.get("note") or report["outcome"]),
+                    note=note,
                 )
 
         if agent is None:
@@ -317,7 +329,11 @@ class Deliveries:
         self._tried[task.id] = time.monotonic()
         if taken:
             self._tried.pop(task.id, None)
-        self.reload(agent)
+        kept = [one for one in self.waiting(agent) if one.id != task.id]
+        if not taken:
+            again = replace(task, state=str(TaskState.QUEUED), worker_pid=None, worker_start=None, note=note)
+            kept = sorted([*kept, again], key=lambda one: (not one.first, one.id))
+        self._remember(agent.identity, kept)
         agent.wake_waiters()
         self.work(agent)
 
