@@ -6,6 +6,7 @@ came, and that is counted. Nothing is ended here.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -199,6 +200,9 @@ class Aftermath:
     async def _follow(self, agent: Agent, action: ActionRow, intent: IntentAction) -> None:
         """After an end: the watcher stops, and a restart, a removal or a start follows."""
         supervisor = self._supervisor
+        # What was being typed into this launch waits for the next; a tick makes good what fails here.
+        with contextlib.suppress(StoreError):
+            supervisor.deliveries.work(agent)
         if intent is IntentAction.REMOVE:
             await self.remove(agent)
             return

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from circus.commands.base import Command
 from circus.exc import ArgumentError, MessageError
 
 from circus_failover import task_text
+from circus_failover.problems import describe
 from circus_failover.store import StoreError
 from circus_failover.verbs.answers import (
     PLAIN_WAIT_SECS,
@@ -22,11 +23,13 @@ from circus_failover.verbs.answers import (
 )
 from circus_failover.verbs.selection import UnknownAgents, agents_named, supervisor_of, who
 from circus_failover.verbs.tasks import task_given
-from circus_failover.words import IntentAction, ParkedBy, Phase, WakeAsked
+from circus_failover.words import IntentAction, ParkedBy, Phase, WakeAsked, Word
 
 if TYPE_CHECKING:
     from circus_failover.agent import Agent
     from circus_failover.supervisor import Supervisor
+
+W = TypeVar("W", bound=Word)
 
 
 class Verdicts:
@@ -113,11 +116,12 @@ class Wake(Verdicts, Command):  # type: ignore[misc]
                 held.waking.unknown(name, reason)
             note = "; the task was not queued" if props.get("task") is not None else ""
             raise MessageError(f"{error}{note}") from error
+        asked = _word(props, "mode", WakeAsked, WakeAsked.NOTHING)
+        topic, task = _text(props, "topic"), _text(props, "task")
         try:
-            asked = WakeAsked(str(props.get("mode", WakeAsked.NOTHING)))
-            topic = task_text.topic_of(props.get("topic"))
-            task = task_text.check(props["task"]) if props.get("task") is not None else None
-        except (ValueError, TypeError) as error:
+            topic = task_text.topic_of(topic)
+            task = task_text.check(task) if task is not None else None
+        except ValueError as error:
             raise MessageError(f"{error}; nothing was queued") from error
         delivered = bool(props.get("delivered"))
         timeout = WAIT_SECS if props.get("waiting") or delivered else PLAIN_WAIT_SECS
@@ -166,10 +170,16 @@ class Park(Verdicts, Command):  # type: ignore[misc]
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         held = supervisor_of(arbiter)
         agents = agents_named(arbiter, props)
-        by = ParkedBy(str(props.get("parked_by", ParkedBy.PARK)))
+        by = _word(props, "parked_by", ParkedBy, ParkedBy.PARK)
+        since = props.get("idle_since", 0.0)
+        if isinstance(since, bool) or not isinstance(since, (int, float)):
+            raise MessageError(f"idle_since: found {describe(since)}, expected epoch seconds")
         verdicts = []
         if by is ParkedBy.IDLE_REAPER:
-            changed = {agent.identity: _no_longer_idle(held, agent, props) for agent in agents}
+            generation = props.get("generation")
+            changed = {
+                agent.identity: _no_longer_idle(held, agent, generation, float(since)) for agent in agents
+            }
             verdicts = [refused(agent, why) for agent in agents if (why := changed[agent.identity])]
             agents = [agent for agent in agents if not changed[agent.identity]]
         why = str(props.get("evidence") or "park")
@@ -195,13 +205,38 @@ class Park(Verdicts, Command):  # type: ignore[misc]
         return begin(held, park())
 
 
-def _no_longer_idle(held: Supervisor, agent: Agent, props: dict[str, Any]) -> str | None:
+def _word(props: dict[str, Any], name: str, kind: type[W], default: W) -> W:
+    """Return a word of a message.
+
+    Raises:
+        MessageError: it is none of the words there are.
+    """
+    found = props.get(name, default)
+    words = [str(word) for word in kind]
+    if found not in words:
+        raise MessageError(f"{name}: found {describe(found)}, expected one of {', '.join(words)}")
+    return kind(found)
+
+
+def _text(props: dict[str, Any], name: str) -> str | None:
+    """Return a text of a message.
+
+    Raises:
+        MessageError: it is something else.
+    """
+    found = props.get(name)
+    if found is not None and not isinstance(found, str):
+        raise MessageError(f"{name}: found {describe(found)}, expected a text; nothing was queued")
+    return found
+
+
+def _no_longer_idle(held: Supervisor, agent: Agent, generation: object, since: float) -> str | None:
     """Return why the idle reaper's finding does not hold any more, or None."""
-    if agent.phase is not Phase.UP or agent.row.generation != props.get("generation"):
+    if agent.phase is not Phase.UP or agent.row.generation != generation:
         return f"it is {agent.phase}, generation {agent.row.generation}: not the launch that was idle"
     if held.deliveries.waiting(agent):
         return "a task waits for it"
-    activity, since = held.last_activity(agent), float(props.get("idle_since") or 0.0)
+    activity = held.last_activity(agent)
     if activity is not None and activity > since + 0.001:
         return "its terminal has moved since"
     return None

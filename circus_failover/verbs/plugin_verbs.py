@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from typing import Any
 
@@ -41,7 +42,11 @@ class Ticked(Command):  # type: ignore[misc]
         if held.store is None:
             return reply
         try:
-            name = str(props["name"])
+            name = str(props["name"])[:100]
+            if not all(math.isfinite(float(props[key])) for key in ("at", "secs", "interval")):
+                raise ValueError("at, secs and interval are finite numbers")
+            if not 0 < int(props["pid"]) < 2**31 or not 0 <= int(props.get("errors", 0)) < 2**31:
+                raise ValueError("pid and errors are numbers of 31 bits")
             before = held.store.plugins().get(name)
             errors, error = int(props.get("errors", 0)), props.get("last_error")
             again, detail = before is not None and before.pid == int(props["pid"]), props.get("detail")
@@ -70,8 +75,10 @@ class Ticked(Command):  # type: ignore[misc]
                 self._log(held, finding, verbose)
         except StoreError as error:
             held.store_trouble = str(error)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise MessageError(f"a report of a plugin that makes no sense: {error!r}") from error
+        except KeyError as error:
+            raise MessageError(f"a plugin's report without {error.args[0]!r}") from error
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise MessageError(f"a plugin's report that makes no sense: {error}") from error
         return reply
 
     def _log(self, held: Any, finding: dict[str, Any], verbose: bool) -> None:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from circus.exc import MessageError
 
-from circus_failover.problems import nearest
+from circus_failover.problems import describe, nearest, printable
 
 if TYPE_CHECKING:
     from circus_failover.agent import Agent
     from circus_failover.supervisor import Supervisor
 
 PLAIN_CLIENT = "circusctl"
+NAME_SHOWN = 120
+"""How much of a name is repeated in an answer; an identity has at most 63 characters."""
 
 
 class UnknownAgents(MessageError):  # type: ignore[misc]
@@ -38,6 +40,20 @@ def who(props: Mapping[str, Any]) -> str:
     return str(props.get("by") or PLAIN_CLIENT)
 
 
+def names_given(props: Mapping[str, Any]) -> list[str]:
+    """Return the names in a message, given as `names` or as `name`; empty when it has neither.
+
+    Raises:
+        MessageError: they are no list of names.
+    """
+    names = props.get("names")
+    if names is None:
+        names = [props["name"]] if "name" in props else []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise MessageError(f"names: found {describe(names)}, expected a list of names")
+    return names
+
+
 def selected(arbiter: Any, props: Mapping[str, Any]) -> tuple[list[Agent], list[Any]]:
     """Return the agents and the other watchers that a message names, as Circus matches names.
 
@@ -46,10 +62,10 @@ def selected(arbiter: Any, props: Mapping[str, Any]) -> tuple[list[Agent], list[
     """
     held = supervisor_of(arbiter)
     watchers = list(arbiter.iter_watchers())
-    names = props.get("names") or ([props["name"]] if "name" in props else None)
-    if names is not None:
+    names = names_given(props)
+    if names:
         match = str(props.get("match", "glob"))
-        named = [watcher for name in names for watcher in _matching(watchers, str(name), match)]
+        named = [watcher for name in names for watcher in _matching(watchers, name, match)]
         watchers = [watcher for watcher in watchers if watcher in named]
     agents = [held.roster.agents[watcher.name] for watcher in watchers if watcher.name in held.roster.agents]
     others = [watcher for watcher in watchers if watcher.name not in held.roster.agents]
@@ -63,13 +79,13 @@ def _matching(watchers: list[Any], name: str, match: str) -> list[Any]:
         try:
             pattern = re.compile(fnmatch.translate(name.lower()) if match == "glob" else name.lower())
         except re.error as error:
-            raise MessageError(f"{name!r} is no regular expression: {error}") from error
+            raise MessageError(f"{describe(name)} is no regular expression: {error}") from error
         found = [watcher for watcher in watchers if pattern.match(watcher.name.lower())]
     else:
         raise MessageError(f"unknown match method {match!r}: simple, glob or regex")
     if not found:
         hint = nearest(name, [str(watcher.name) for watcher in watchers])
-        raise MessageError(f"program {name} not found{hint}")
+        raise MessageError(f"program {printable(name)[:NAME_SHOWN]} not found{hint}")
     return found
 
 
@@ -79,7 +95,9 @@ def agents_named(arbiter: Any, props: Mapping[str, Any]) -> list[Agent]:
     Raises:
         UnknownAgents: some match no agent, or a watcher that is none.
     """
-    names = [str(name) for name in props.get("names") or [props.get("name", "")]]
+    names = names_given(props)
+    if not names:
+        raise MessageError("names: expected the names of agents, found none")
     agents: dict[str, Agent] = {}
     unknown: dict[str, str] = {}
     for name in names:
@@ -87,7 +105,7 @@ def agents_named(arbiter: Any, props: Mapping[str, Any]) -> list[Agent]:
             if any(mark in name for mark in "*?["):
                 found, _ = selected(arbiter, {"names": [name]})
                 if not found:
-                    raise MessageError(f"{name!r} matches no agent; `fleet` lists them")
+                    raise MessageError(f"{describe(name)} matches no agent; `fleet` lists them")
             else:
                 found = [one_agent(arbiter, name)]
         except MessageError as error:
@@ -111,7 +129,8 @@ def one_agent(arbiter: Any, name: str) -> Agent:
         return agent
     if any(watcher.name == name for watcher in arbiter.watchers):
         raise MessageError(
-            f"{name} is a watcher but no agent: its section needs "
+            f"{printable(name)} is a watcher but no agent: its section needs "
             "hooks.before_start = circus_failover.hooks.enrol"
         )
-    raise MessageError(f"no agent {name!r}{nearest(name, held.roster.agents)}; `fleet` lists them")
+    hint = nearest(name[:NAME_SHOWN], held.roster.agents)
+    raise MessageError(f"no agent {describe(name)}{hint}; `fleet` lists them")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,16 @@ from circus.commands.base import Command
 from circus.exc import ArgumentError, MessageError
 
 from circus_failover import task_text
-from circus_failover.problems import printable
+from circus_failover.problems import describe, printable
 from circus_failover.store import StoreError
-from circus_failover.verbs.selection import agents_named, one_agent, supervisor_of, who
+from circus_failover.verbs.selection import agents_named, names_given, one_agent, supervisor_of, who
 
 if TYPE_CHECKING:
     from circus_failover.agent import Agent
     from circus_failover.supervisor import Supervisor
+
+
+CANCEL = re.compile(r"all|[0-9]{1,15}")
 
 
 class Tasks(Command):  # type: ignore[misc]
@@ -48,7 +52,7 @@ class Tasks(Command):  # type: ignore[misc]
 
     def message(self, *args: str, **opts: Any) -> Any:
         cancel = str(opts.get("cancel") or "")
-        if cancel and cancel != "all" and not (cancel.isascii() and cancel.isdigit() and len(cancel) < 16):
+        if cancel and not CANCEL.fullmatch(cancel):
             raise ArgumentError(f"--cancel {printable(cancel)}: the number of a task, or all")
         if cancel and len(args) != 1:
             raise ArgumentError("--cancel takes the name of the one agent whose task it is")
@@ -59,9 +63,14 @@ class Tasks(Command):  # type: ignore[misc]
 
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         held = supervisor_of(arbiter)
-        if props.get("cancel"):
-            return self._cancel(held, one_agent(arbiter, str(props["names"][0])), str(props["cancel"]), props)
-        agents = agents_named(arbiter, props) if props.get("names") else held.roster.agents.values()
+        names, cancel = names_given(props), props.get("cancel")
+        if cancel is not None:
+            if not isinstance(cancel, str) or not CANCEL.fullmatch(cancel):
+                raise MessageError(f"cancel: found {describe(cancel)}, expected the number of a task, or all")
+            if len(names) != 1:
+                raise MessageError("cancel: expected the name of the one agent whose task it is")
+            return self._cancel(held, one_agent(arbiter, names[0]), cancel, props)
+        agents = agents_named(arbiter, props) if names else held.roster.agents.values()
         return {"tasks": [shown_task(task) for agent in agents for task in held.deliveries.waiting(agent)]}
 
     def _cancel(self, held: Supervisor, agent: Agent, wanted: str, props: dict[str, Any]) -> dict[str, Any]:

@@ -206,12 +206,12 @@ class TestFresh:
         # One that is still booting is ended, too, and its prompt is not told twice.
         fleet.agent("bob", failover__ready_match="never shown", failover__boot_secs="60", **PROMPT)
         fleet.write()
-        assert fleet.ctl("reloadconfig").code == 0
+        assert fleet.call("reloadconfig", waiting=True)["status"] == "ok"
         fleet.call_all({"command": "fresh", "name": "bob"}, timeout=0)
         wait_for("it boots", lambda: fleet.view("bob")["generation"] == 3 and fleet.view("bob")["pid"])
         fleet.agent("bob", **PROMPT)
         fleet.write()
-        assert fleet.ctl("reloadconfig").code == 0
+        assert fleet.call("reloadconfig", waiting=True)["status"] == "ok"
         fleet.call("fresh", name="bob", waiting=True)
         (view,) = fleet.await_up("bob")
         fleet.await_screen("bob", "done: read your notes")

@@ -44,21 +44,23 @@ def carries(pid: int) -> bool:
 
 
 def prepared(
-    fleet: Fleet, crash_at: str, *, parked: bool = False, prompt: str | None = None, **options: str
+    fleet: Fleet, crash_at: str | None, *, parked: bool = False, prompt: str | None = None, **options: str
 ) -> LaunchRow:
-    """Bring up `bob`, who has talked, under a circusd that then dies at a place; return its launch."""
+    """Bring up `bob`, who has talked, under a circusd that dies at a place; return its launch."""
     if prompt is not None:
         options["failover__initial_prompt"] = prompt
     fleet.resumable("bob", **options)
-    fleet.start()
+    # A circusd that is to die at the next launch must not be the one that launches it now.
+    fleet.start(crash_at=None if crash_at == "launch-recorded" else crash_at)
     first = fleet.begun("bob")
     fleet.converse("bob")
     if parked:
         assert fleet.call("park", name="bob", waiting=True)["status"] == "ok"
-    fleet.end()
-    fleet.start(crash_at=crash_at)
-    if not parked:
-        fleet.await_up("bob")
+    if crash_at == "launch-recorded":
+        fleet.end()
+        fleet.start(crash_at=crash_at)
+        if not parked:
+            fleet.await_up("bob")
     return first
 
 
@@ -92,14 +94,13 @@ def twice(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("point", END_POINTS)
 def test_a_park_is_finished_once_and_what_it_parked_is_resumed(fleet: Fleet, point: str) -> None:
-    first = prepared(fleet, point, failover__restart="always")
+    first = prepared(fleet, point)
     pid = fleet.view("bob")["pid"]
     send(fleet, "park", by="ann@desk")
     with fleet.store() as store:
         (action,) = store.actions("bob")
         assert store.agents()["bob"].phase == ("parked" if point == "report-taken-in" else "stopping")
     assert (action.intent, action.who) == ("park", "ann@desk")
-    fleet.guard(interval="1")
     fleet.start()
     parked = fleet.await_phase("bob", "parked")
     assert (parked["generation"], parked["parked_by"], parked["pid"]) == (1, "park", None)
@@ -113,7 +114,7 @@ def test_a_park_is_finished_once_and_what_it_parked_is_resumed(fleet: Fleet, poi
     ]
     twice(fleet)
     assert fleet.view("bob")["phase"] == "parked"
-    assert fleet.ctl("wake", "bob").code == 0
+    assert fleet.call("wake", name="bob", waiting=True)["status"] == "ok"
     launch = fleet.begun("bob")
     assert (launch.wake_cause, launch.conversation) == ("idle-reaped-resume", first.conversation)
 
@@ -161,7 +162,7 @@ def test_a_circusd_that_dies_again_and_again_still_carries_it_out_once(fleet: Fl
 @pytest.mark.parametrize("point", ["intent-written", "report-taken-in"])
 def test_what_an_agent_asked_while_circusd_was_down_is_carried_out_once(fleet: Fleet, point: str) -> None:
     """The intent is stored, and circusd dies before it has noted that the request was taken in."""
-    prepared(fleet, point, prompt=PROMPT)
+    prepared(fleet, None, prompt=PROMPT)
     launch = (process_table.environ(fleet.view("bob")["pid"]) or frozenset()).copy()
     name = next(entry for entry in launch if entry.startswith(b"FAILOVER_LAUNCH=")).decode().split("=")[1]
     fleet.end()

@@ -182,7 +182,7 @@ def test_a_park_of_what_is_booting_ends_it_and_an_older_park_is_kept(fleet: Flee
     park(fleet, "bob")
     fleet.resumable("bob", failover__ready_match="never shown", failover__boot_secs="60")
     fleet.write()
-    assert fleet.ctl("reloadconfig").code == 0
+    assert fleet.call("reloadconfig", waiting=True)["status"] == "ok"
     fleet.call_all({"command": "wake", "name": "bob"}, timeout=0)
     wait_for("it boots", lambda: fleet.view("bob")["pid"])
     park(fleet, "bob")
@@ -190,7 +190,7 @@ def test_a_park_of_what_is_booting_ends_it_and_an_older_park_is_kept(fleet: Flee
     assert (view["phase"], view["generation"], view["parked_by"]) == ("parked", 2, "park")
     fleet.resumable("bob")
     fleet.write()
-    assert fleet.ctl("reloadconfig").code == 0
+    assert fleet.call("reloadconfig", waiting=True)["status"] == "ok"
     assert wake(fleet, "bob") == RESUMED
     assert fleet.launches("bob")[0].conversation == first.conversation
 
@@ -250,8 +250,8 @@ def test_start_clears_a_stop_and_what_was_given_up_and_nothing_else(fleet: Fleet
         fleet.type("bob", "/crash 1")
         fleet.await_phase("bob", phase)
         if phase == "down":
-            assert fleet.ctl("stop", "bob", "--waiting").code == 0
-            assert fleet.ctl("start", "bob").code == 0
+            for verb in ("stop", "start"):
+                assert fleet.call(verb, name="bob", waiting=True)["status"] == "ok"
     refused = fleet.ctl("start", "bob")
     assert refused.code == 3 and "failoverctl reset bob" in refused.err, refused
     assert fleet.view("bob")["phase"] == "held"

@@ -265,11 +265,11 @@ class TestTheTable:
         park(fleet, "bob")
         fleet.agent("bob", failover__resume_command=RESUME, failover__command="/bin/false")
         fleet.write()
-        assert fleet.ctl("reloadconfig").code == 0
+        assert fleet.call("reloadconfig", waiting=True)["status"] == "ok"
         assert not wake(fleet, "bob", topic="ledger")["ok"]
         fleet.resumable("bob")
         fleet.write()
-        assert fleet.ctl("reloadconfig").code == 0
+        assert fleet.call("reloadconfig", waiting=True)["status"] == "ok"
         assert how(woken(fleet, "bob", topic="ledger")) == ("fresh", "idle-reaped-new-topic")
 
     def test_a_known_topic_begins_fresh_where_nothing_can_be_resumed(self, fleet: Fleet) -> None:
@@ -499,7 +499,7 @@ class TestRefusals:
         refused("observed", "observed", queued=False)
         fleet.agent("bob", **options)
         fleet.write()
-        assert fleet.ctl("reloadconfig").code == 0
+        assert fleet.call("reloadconfig", waiting=True)["status"] == "ok"
         refused("stopped", "start bob", queued=False)
         assert fleet.ctl("start", "bob").code == 3
         refused("working-dir", str(work), queued=True)
@@ -553,7 +553,7 @@ class TestRefusals:
         # `start` clears the stop; two wakes and a stop that come together end in the same way.
         fleet.agent("bob", autostart="False")
         fleet.write()
-        assert fleet.ctl("reloadconfig").code == 0
+        assert fleet.call("reloadconfig", waiting=True)["status"] == "ok"
         assert fleet.ctl("start", "bob").code == 0
         fleet.await_screen("bob", "done: do it")
         park(fleet, "bob")
