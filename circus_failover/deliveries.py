@@ -266,7 +266,10 @@ class Deliveries:
         self._tidy(task)
 
     def interrupt(self, agent: Agent) -> None:
-        """The agent is to be ended: its typist stops at the next safe step, and frees the lock."""
+        """The agent is to be ended: its typist stops at the next safe step, and frees the lock.
+
+        One that ended by itself interrupts nobody: its typist sees in the dead pane how it ended.
+        """
         for task in self.waiting(agent):
             if task.worker is not None:
                 process_table.send(task.worker, signal.SIGTERM)
@@ -352,8 +355,9 @@ class Deliveries:
                 state = found.state if found else "unknown"
                 note = f"task {task.id} is {state}"
                 return {"task": task.id, "task_state": state, "ok": state == "delivered", "tasks_note": note}
-            left = until - time.monotonic()
-            if left <= 0 or agent.phase is not Phase.UP:
+            left, typing = until - time.monotonic(), found.state == str(TaskState.TYPING)
+            # A typist whose agent ended by itself still says whether the task was taken.
+            if left <= 0 or (agent.phase is not Phase.UP and not typing):
                 why = found.note or (
                     "it is not up any more" if agent.phase is not Phase.UP else "no time left"
                 )

@@ -281,7 +281,6 @@ class Supervisor(Recording):
             cause = Cause.ENDED_UNKNOWN
         reason = found.reason or "its process has ended"
         generation, starting = agent.row.generation, agent.phase is Phase.STARTING
-        self.deliveries.interrupt(agent)
 
         def ended(store: Store) -> None:
             store.end_launch(agent.identity, generation, at=now, planned=False, cause=str(cause))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from circus import logger
 from circus.commands.base import Command
 from circus.exc import ArgumentError, MessageError
 
+from circus_failover.problems import describe
 from circus_failover.records import PluginRow
-from circus_failover.store import StoreError
+from circus_failover.store import Store, StoreError
 from circus_failover.verbs.answers import PLAIN_WAIT_SECS, answer, state_now
 from circus_failover.verbs.selection import one_agent, supervisor_of, who
 from circus_failover.words import Asked, Phase
+
+if TYPE_CHECKING:
+    from circus_failover.plugin_report import Report
 
 STEADY = "alive"
 """The finding of a healthy agent, which is logged only with `log_verbose`."""
@@ -41,59 +44,64 @@ class Ticked(Command):  # type: ignore[misc]
         reply = {"state_dir": str(held.state.path) if held.state else None, "log_verbose": verbose}
         if held.store is None:
             return reply
+        report = _report(props)
+        alert = (report.detail or {}).get("alert")
+        if report.detail is not None:
+            held.alerts.pop(report.name, None)
+            if alert:
+                held.alerts[report.name] = str(alert)
+        if report.last_error:
+            # Circus sends what a plugin prints to /dev/null unless circusd has a log file (0.19).
+            logger.warning("circus-failover: %s: %s", report.name, report.last_error[:1000])
+        for finding in report.findings:
+            if held.log is not None and (finding.action != STEADY or verbose):
+                held.log.write(time.time(), "supervise", **finding.fields())
         try:
-            name = str(props["name"])[:100]
-            if not all(math.isfinite(float(props[key])) for key in ("at", "secs", "interval")):
-                raise ValueError("at, secs and interval are finite numbers")
-            if not 0 < int(props["pid"]) < 2**31 or not 0 <= int(props.get("errors", 0)) < 2**31:
-                raise ValueError("pid and errors are numbers of 31 bits")
-            before = held.store.plugins().get(name)
-            errors, error = int(props.get("errors", 0)), props.get("last_error")
-            again, detail = before is not None and before.pid == int(props["pid"]), props.get("detail")
-            row = PluginRow(
-                name=name,
-                pid=int(props["pid"]),
-                at=float(props["at"]),
-                secs=float(props["secs"]),
-                interval=float(props["interval"]),
-                ticks=(before.ticks if before and again else 0) + 1,
-                errors=(before.errors if before and again else 0) + errors,
-                last_error=str(error)[:1000] if error else (before.last_error if before and again else None),
-                # None: it has not read yet what it had stored.
-                detail=json.dumps(detail) if detail is not None else before.detail if before else "{}",
-            )
-            if detail is not None:
-                held.alerts.pop(name, None)
-                if detail.get("alert"):
-                    held.alerts[name] = str(detail["alert"])
-            with held.store.decision(durable=False):
-                held.store.put_plugin(row)
-            if error:
-                # Circus sends what a plugin prints to /dev/null unless circusd has a log file (0.19).
-                logger.warning("circus-failover: %s: %s", name, str(error)[:1000])
-            for finding in props.get("findings") or ():
-                self._log(held, finding, verbose)
+            self._store(held.store, report)
         except StoreError as error:
             held.store_trouble = str(error)
-        except KeyError as error:
-            raise MessageError(f"a plugin's report without {error.args[0]!r}") from error
-        except (TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise MessageError(f"a plugin's report that makes no sense: {error}") from error
         return reply
 
-    def _log(self, held: Any, finding: dict[str, Any], verbose: bool) -> None:
-        if held.log is None or (finding.get("action") == STEADY and not verbose):
-            return
-        age = finding.get("age")
-        held.log.write(
-            time.time(),
-            "supervise",
-            identity=finding.get("identity"),
-            action=finding.get("action"),
-            age=None if age is None else round(float(age), 1),
-            outcome=finding.get("outcome"),
-            evidence=finding.get("evidence"),
+    def _store(self, store: Store, report: Report) -> None:
+        before = store.plugins().get(report.name)
+        same = before if before is not None and before.pid == report.pid else None
+        error = report.last_error[:1000] if report.last_error else None
+        # None: it has not read yet what it had stored.
+        kept = before.detail if before is not None else "{}"
+        row = PluginRow(
+            name=report.name,
+            pid=report.pid,
+            at=report.at,
+            secs=report.secs,
+            interval=report.interval,
+            ticks=(same.ticks if same is not None else 0) + 1,
+            errors=(same.errors if same is not None else 0) + report.errors,
+            last_error=error or (same.last_error if same is not None else None),
+            detail=json.dumps(report.detail) if report.detail is not None else kept,
         )
+        with store.decision(durable=False):
+            store.put_plugin(row)
+
+
+def _report(props: dict[str, Any]) -> Report:
+    """Return a plugin's report, checked.
+
+    Raises:
+        MessageError: it makes no sense; the text says where.
+    """
+    # Late: every verb of failoverctl imports this module, and none of them checks a report.
+    from pydantic import ValidationError
+
+    from circus_failover.plugin_report import Report
+
+    try:
+        return Report.model_validate(props)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "report"
+        found = "nothing" if first["type"] == "missing" else describe(first["input"])
+        expected = first["msg"][:1].lower() + first["msg"][1:]
+        raise MessageError(f"a plugin's report: {where}: found {found}; {expected}") from error
 
 
 class HalfOpen(Command):  # type: ignore[misc]
@@ -186,11 +194,14 @@ class SelfRequest(Command):  # type: ignore[misc]
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         held = supervisor_of(arbiter)
         agent = one_agent(arbiter, str(props.get("identity")))
+        what, generation, launch = (props.get(name) for name in ("what", "generation", "launch"))
+        if not isinstance(generation, int) or not isinstance(launch, str) or not isinstance(what, str):
+            raise MessageError(
+                f"self-request: found {describe([what, generation, launch])}, expected the request, the "
+                "generation and the launch of the agent that makes it"
+            )
         try:
-            generation, launch = int(props.get("generation", 0)), str(props.get("launch"))
-            why_not = held.requests.carry_out(agent, str(props.get("what")), generation, launch)
-        except (ValueError, TypeError) as error:
-            raise MessageError(f"a request that makes no sense: {error}") from error
+            why_not = held.requests.carry_out(agent, what, generation, launch)
         except StoreError as error:
             raise MessageError(f"nothing was ended, since the intent could not be stored: {error}") from error
         if why_not is not None:

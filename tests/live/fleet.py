@@ -38,7 +38,7 @@ def wait_for(what: str, probe: Callable[[], T | None], timeout: float = 20.0) ->
     while True:
         try:
             last = probe()
-        except (CallError, OSError, KeyError, ValueError) as error:
+        except (CallError, OSError, KeyError, ValueError, tmux.TmuxError) as error:
             last = error
         else:
             if last:

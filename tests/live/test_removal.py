@@ -113,8 +113,11 @@ class TestRm:
 
         fleet.agent("held")
         fleet.write()
-        # Their sections are there, so circusd takes them in as it takes in any new agent.
+        # Their sections are there still, or again; that undoes no removal until somebody asks for them.
         assert fleet.call("reloadconfig", waiting=True)["status"] == "ok"
+        assert {fleet.view(name)["phase"] for name in names} == {"down"}
+        answer = fleet.call("wake", names=list(names), waiting=True)
+        assert answer["status"] == "ok", answer
         for name in names:
             launch = fleet.begun(name)
             assert (launch.mode, launch.wake_cause) == ("fresh", "first-wake"), name

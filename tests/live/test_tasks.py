@@ -223,7 +223,7 @@ def test_tasks_of_agents_that_share_a_server_do_not_mix(fleet: Fleet) -> None:
         assert fleet.prompts(fleet.launches(name)[0].conversation) == tasks[name]
 
 
-@pytest.mark.parametrize("task", ["/exit", "/crash 3", "/kill KILL"])
+@pytest.mark.parametrize("task", ["/exit", "/crash 3"])
 def test_a_task_at_which_its_agent_ends_is_not_given_to_the_next_launch(fleet: Fleet, task: str) -> None:
     fleet.guard(interval="0.5")
     fleet.agent("bob", autostart="False", failover__restart="on-work")

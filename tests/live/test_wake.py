@@ -429,6 +429,8 @@ class TestThePark:
         fleet.converse("bob")
         park(fleet, "bob")
         pid = fleet.by_hand(fleet.socket("bob"), "bob")
+        # Else its server ends together with it, which is another end.
+        fleet.tmux(fleet.socket("bob"), "set-option", "-g", "remain-on-exit", "on")
         assert wake(fleet, "bob")["ok"]
         (view,) = fleet.await_up("bob")
         assert (view["pid"], view["cause"], view["parked_by"]) == (pid, "adopted-foreign", None)
