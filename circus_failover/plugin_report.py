@@ -20,10 +20,6 @@ class Finding(_Model):
     outcome: str = ""
     evidence: str = ""
 
-    def fields(self) -> dict[str, Any]:
-        """Return what the line says."""
-        return {**self.model_dump(), "age": None if self.age is None else round(self.age, 1)}
-
 
 class Report(_Model):
     """One tick: when it ended (epoch seconds), how long it took, and what it found and failed at."""

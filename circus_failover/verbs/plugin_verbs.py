@@ -55,7 +55,15 @@ class Ticked(Command):  # type: ignore[misc]
             logger.warning("circus-failover: %s: %s", report.name, report.last_error[:1000])
         for finding in report.findings:
             if held.log is not None and (finding.action != STEADY or verbose):
-                held.log.write(time.time(), "supervise", **finding.fields())
+                held.log.write(
+                    time.time(),
+                    "supervise",
+                    identity=finding.identity,
+                    action=finding.action,
+                    age=None if finding.age is None else round(finding.age, 1),
+                    outcome=finding.outcome,
+                    evidence=finding.evidence,
+                )
         try:
             self._store(held.store, report)
         except StoreError as error:

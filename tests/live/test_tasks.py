@@ -244,13 +244,23 @@ def test_whoever_waits_hears_of_it_when_it_was_taken_and_not_before(fleet: Fleet
     fleet.agent("bob")
     fleet.start()
     fleet.await_up("bob")
+    busy(fleet, 3)
+    with waker(fleet, "bob", "--task", "later", "--waiting") as asked:
+        await_state(fleet, "typing")
+        assert asked.poll() is None and told(fleet) == ["by hand"]
+        done = result(asked)
+    assert done.code == 0 and "task 1 is delivered" in done.out, done
+    assert told(fleet) == ["by hand", "later"]
+    assert fleet.call("tasks")["tasks"] == []
+
+
+def test_whoever_waits_hears_that_the_agent_died_and_the_task_goes_to_the_next_launch(fleet: Fleet) -> None:
+    fleet.agent("bob")
+    fleet.start()
+    fleet.await_up("bob")
     busy(fleet, 600)
     with waker(fleet, "bob", "--task", "later", "--waiting") as asked:
-        task = await_state(fleet, "typing")
-        assert asked.poll() is None and "later" not in told(fleet)
-        # It becomes free as a person makes it free: by ending its turn.
-        kept = Path(fleet.state / "run" / f"task-{task.id}.text")
-        assert kept.exists()
+        await_state(fleet, "typing")
         fleet.await_ticks()
         assert asked.poll() is None
         os.kill(fleet.view("bob")["pid"], signal.SIGKILL)
