@@ -380,7 +380,7 @@ def actions() -> set[tuple[str, str]]:
         if (
             texts is None
         ):  # handed through: by what writes a finding, and by what says a change of a crash loop
-            assert ast.unparse(node) in ("action", "finding.get('action')"), f"{where}: {ast.unparse(node)}"
+            assert ast.unparse(node) in ("action", "finding.action"), f"{where}: {ast.unparse(node)}"
             return
         found.update((event, text) for event in events for text in texts)
 
