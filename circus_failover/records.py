@@ -8,6 +8,10 @@ from typing import Any
 from circus_failover.process_table import ProcessId
 
 
+def _process(pid: int | None, start: int | None) -> ProcessId | None:
+    return None if pid is None or start is None else ProcessId(pid, start)
+
+
 @dataclass(frozen=True)
 class AgentRow:
     """What is remembered of an agent."""
@@ -67,16 +71,12 @@ class AgentRow:
     @property
     def process(self) -> ProcessId | None:
         """The agent's own process, as far as it is known."""
-        if self.pid is None or self.pid_start is None:
-            return None
-        return ProcessId(self.pid, self.pid_start)
+        return _process(self.pid, self.pid_start)
 
     @property
     def server(self) -> ProcessId | None:
         """The tmux server it was launched in, as far as it is known."""
-        if self.server_pid is None or self.server_start is None:
-            return None
-        return ProcessId(self.server_pid, self.server_start)
+        return _process(self.server_pid, self.server_start)
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,7 @@ class TaskRow:
     @property
     def worker(self) -> ProcessId | None:
         """The worker process that was last started for it."""
-        if self.worker_pid is None or self.worker_start is None:
-            return None
-        return ProcessId(self.worker_pid, self.worker_start)
+        return _process(self.worker_pid, self.worker_start)
 
 
 @dataclass(frozen=True)
@@ -176,9 +174,7 @@ class ActionRow:
     @property
     def worker(self) -> ProcessId | None:
         """The worker process that was last started for it."""
-        if self.worker_pid is None or self.worker_start is None:
-            return None
-        return ProcessId(self.worker_pid, self.worker_start)
+        return _process(self.worker_pid, self.worker_start)
 
 
 @dataclass(frozen=True)
