@@ -183,6 +183,9 @@ class Waking:
         """Return the verdict for one who came while it was up, or while somebody else woke it."""
         if agent.row.stay_stopped:
             return self._refused(agent, Cause.STOPPED_MID_WAKE, f"stopped meanwhile: {agent.row.reason}")
+        if agent.phase is Phase.STARTING:
+            # Whoever asked does not wait any longer, and hears how far it is.
+            return self._supervisor.bring_up.verdict(agent)
         if agent.phase is not Phase.UP:
             reason = f"another wake was under way, and it did not come up: {agent.row.reason}"
             return self._refused(agent, Cause(agent.row.cause or str(Cause.LAUNCH_FAILED)), reason)
