@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from circus import logger
 
-from circus_failover import crashpoint
+from circus_failover import crashpoint, process_table
 from circus_failover.agent import NOWHERE, UNPARKED, Agent
 from circus_failover.endings import CAUSES, PARKED_BY, afresh
 from circus_failover.records import ActionRow, TaskRow
@@ -182,6 +182,17 @@ class Aftermath:
         was, failed = launch.end_cause, launch.end_cause == str(Cause.LAUNCH_FAILED)
         if was not in (str(Cause.ENDED_UNKNOWN), str(Cause.LAUNCH_FAILED)):
             return _Death(Cause(str(was)), str(was), "", False, status, number)
+        server = agent.row.server
+        if (
+            status is None
+            and number is None
+            and agent.row.launch
+            and server
+            and not process_table.may_run(server)
+        ):
+            # A server that is killed closes its terminals first: the agent was seen to be gone before it was.
+            evidence = "its tmux server is gone"
+            return _Death(Cause.SERVER_LOST, evidence, evidence, True, None, None)
         verdict, evidence = action.spec.get("verdict"), _how_it_ended(status, number)
         what = f"the launch failed: {verdict or evidence}" if failed else evidence
         reason = _with_last_line(what, str(report.get("last_output") or launch.last_output or ""))
