@@ -45,7 +45,7 @@ def wait_for(what: str, probe: Callable[[], T | None], timeout: float = 20.0) ->
                 return last  # type: ignore[return-value]
         if time.monotonic() > until:
             raise AssertionError(f"not within {timeout:g} s: {what} (last: {last!r})")
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 class Fleet:

@@ -8,8 +8,6 @@ import signal
 import sqlite3
 import sys
 
-import pytest
-
 from circus_failover.records import ActionRow
 from tests.live.fleet import STANDIN, Fleet, alive, wait_for
 
@@ -142,36 +140,30 @@ def test_parked_stays_parked_however_circusd_ends(fleet: Fleet) -> None:
     assert launch.parked_by == "park"
 
 
-@pytest.mark.parametrize("state", ["never launched", "down", "stopped", "held"])
-def test_a_park_of_what_does_not_run_ends_nothing_and_makes_nothing_resumable(
-    fleet: Fleet, state: str
-) -> None:
-    fleet.resumable("bob", autostart="False", failover__crash_max="1")
+def test_a_park_of_what_does_not_run_ends_nothing_and_makes_nothing_resumable(fleet: Fleet) -> None:
+    for name in ("never", "down", "stopped", "held"):
+        fleet.resumable(name, autostart=str(name != "never"), failover__crash_max="1")
     fleet.start()
-    if state != "never launched":
-        assert fleet.ctl("start", "bob").code == 0
-        fleet.converse("bob")
-    if state in ("down", "held"):
-        fleet.type("bob", "/exit" if state == "down" else "/crash 1")
-        fleet.await_phase("bob", state)
-    if state == "stopped":
-        park(fleet, "bob", verb="stop")
-    before = fleet.view("bob")
-    done = fleet.ctl("park", "bob", "--waiting")
+    fleet.await_up("down", "stopped", "held")
+    park(fleet, "stopped", verb="stop")
+    for name, text in (("down", "/exit"), ("held", "/crash 1")):
+        fleet.converse(name)
+        fleet.type(name, text)
+        fleet.await_phase(name, name)
+    before = {name: fleet.view(name) for name in ("never", "down", "stopped", "held")}
+    done = fleet.ctl("park", "*", "--waiting")
     assert done.code == 0, done
-    view = fleet.view("bob")
-    assert view["phase"] == ("stopped" if state == "stopped" else "parked")
-    assert (view["generation"], view["pid"]) == (before["generation"], None)
-    assert view["parked_by"] == ("operator-stop" if state == "stopped" else None)
-    woken = fleet.ctl("wake", "bob")
-    if state == "never launched":
-        assert woken.code == 0 and fleet.begun("bob").wake_cause == "first-wake"
-    elif state == "down":
-        assert woken.code == 0 and fleet.begun("bob").wake_cause == "crash-or-self-close"
-    else:
-        # It takes nothing away that keeps it from coming up: neither a stop nor a crash loop.
-        words = "start bob" if state == "stopped" else "reset bob"
-        assert woken.code == 3 and words in woken.err, woken
+    for name, was in before.items():
+        view = fleet.view(name)
+        assert view["phase"] == ("stopped" if name == "stopped" else "parked")
+        assert (view["generation"], view["pid"]) == (was["generation"], None)
+        assert view["parked_by"] == ("operator-stop" if name == "stopped" else None)
+    assert wake(fleet, "never") == ("fresh", "first-wake")
+    assert wake(fleet, "down") == ("fresh", "crash-or-self-close")
+    # It takes nothing away that keeps it from coming up: neither a stop nor a crash loop.
+    for name, words in (("stopped", "start stopped"), ("held", "reset held")):
+        answer = fleet.call("wake", name=name, waiting=True)
+        assert answer["status"] == "error" and words in answer["reason"], answer
 
 
 def test_a_park_of_what_is_booting_ends_it_and_an_older_park_is_kept(fleet: Fleet) -> None:
@@ -195,43 +187,47 @@ def test_a_park_of_what_is_booting_ends_it_and_an_older_park_is_kept(fleet: Flee
     assert fleet.launches("bob")[0].conversation == first.conversation
 
 
-@pytest.mark.parametrize("order", ["stop, then park", "park, then stop"])
-def test_a_stop_and_a_park_at_once_are_one_end_and_the_stop_wins(fleet: Fleet, order: str) -> None:
-    fleet.resumable("bob", failover__command=f"{STANDIN} --ignore-term", failover__stop_secs="0.5")
+def test_a_stop_and_a_park_at_once_are_one_end_and_the_stop_wins(fleet: Fleet) -> None:
+    orders = {"one": ("stop", "park"), "two": ("park", "stop")}
+    for name in orders:
+        fleet.resumable(name, failover__command=f"{STANDIN} --ignore-term", failover__stop_secs="0.5")
     fleet.start()
-    first = fleet.begun("bob")
-    fleet.converse("bob")
-    fleet.call_all(*({"command": verb, "name": "bob", "waiting": True} for verb in order.split(", then ")))
-    view = fleet.view("bob")
-    assert (view["phase"], view["generation"], view["parked_by"]) == ("stopped", 1, "operator-stop")
-    with fleet.store() as store:
-        assert len(store.actions("bob")) == 1
-    assert fleet.ctl("wake", "bob").code == 3
-    assert fleet.ctl("start", "bob").code == 0
-    launch = fleet.begun("bob")
-    assert (launch.mode, launch.wake_cause, launch.conversation) == (*RESUMED, first.conversation)
+    for name, verbs in orders.items():
+        first = fleet.begun(name)
+        fleet.converse(name)
+        fleet.call_all(*({"command": verb, "name": name, "waiting": True} for verb in verbs))
+        view = fleet.view(name)
+        assert (view["phase"], view["generation"], view["parked_by"]) == ("stopped", 1, "operator-stop"), name
+        with fleet.store() as store:
+            assert len(store.actions(name)) == 1
+        assert fleet.call("wake", name=name, waiting=True)["status"] == "error"
+        assert fleet.call("start", name=name, waiting=True)["status"] == "ok"
+        launch = fleet.begun(name)
+        assert (launch.mode, launch.wake_cause, launch.conversation) == (*RESUMED, first.conversation)
 
 
-@pytest.mark.parametrize("how", ["its server dies", "it dies", "it exits"])
-def test_what_ends_by_itself_while_it_is_being_parked_is_parked(fleet: Fleet, how: str) -> None:
-    fleet.resumable("bob", failover__command=f"{STANDIN} --ignore-term", failover__stop_secs="3")
+def test_what_ends_by_itself_while_it_is_being_parked_is_parked(fleet: Fleet) -> None:
+    names = ("exits", "killed", "server")
+    for name in names:
+        fleet.resumable(name, failover__command=f"{STANDIN} --ignore-term", failover__stop_secs="3")
     fleet.start()
-    first = fleet.begun("bob")
-    fleet.converse("bob")
-    view = fleet.view("bob")
-    fleet.call("park", name="bob")
-    if how == "it exits":
-        fleet.type("bob", "/exit")
-    else:
-        os.kill(view["server_pid" if how == "its server dies" else "pid"], signal.SIGKILL)
-    parked = fleet.await_phase("bob", "parked")
-    assert parked["parked_by"] == "park"
-    launch = fleet.launches("bob")[0]
-    assert (launch.planned, launch.end_cause) == (True, "parked")
+    first = {name: fleet.begun(name) for name in names}
+    for name in names:
+        fleet.converse(name)
+    views = {name: fleet.view(name) for name in names}
+    fleet.call("park", names=list(names))
+    fleet.type("exits", "/exit")
+    os.kill(views["killed"]["pid"], signal.SIGKILL)
+    os.kill(views["server"]["server_pid"], signal.SIGKILL)
+    for name in names:
+        assert fleet.await_phase(name, "parked")["parked_by"] == "park"
+        launch = fleet.launches(name)[0]
+        assert (launch.planned, launch.end_cause) == (True, "parked"), name
     fleet.await_ticks()
     assert fleet.exits() == []
-    assert wake(fleet, "bob") == RESUMED
-    assert fleet.launches("bob")[0].conversation == first.conversation
+    for name in names:
+        assert wake(fleet, name) == RESUMED
+        assert fleet.launches(name)[0].conversation == first[name].conversation
 
 
 def test_start_clears_a_stop_and_what_was_given_up_and_nothing_else(fleet: Fleet) -> None:
@@ -285,27 +281,32 @@ def test_an_observed_session_is_never_parked(fleet: Fleet) -> None:
     assert alive(pid)
 
 
-@pytest.mark.parametrize("verb", ["park", "stop", "restart"])
-def test_a_park_of_what_has_just_died_makes_its_death_no_park(fleet: Fleet, verb: str) -> None:
+def test_a_park_of_what_has_just_died_makes_its_death_no_park(fleet: Fleet) -> None:
     """What is left of it is still being cleared away: the launch was over before anybody asked."""
     script = fleet.work / "agent.sh"
     leftover = "import signal, time; signal.signal(15, 1); signal.signal(1, 1); time.sleep(600)"
     script.write_text(f'{sys.executable} -c "{leftover}" &\nexec {STANDIN}\n')
-    fleet.resumable("bob", failover__command=f"/bin/sh {script}", failover__stop_secs="2")
+    verbs = ("park", "stop", "restart")
+    for verb in verbs:
+        fleet.resumable(f"to-{verb}", failover__command=f"/bin/sh {script}", failover__stop_secs="2")
     fleet.start()
-    first = fleet.begun("bob")
-    fleet.converse("bob")
-    os.kill(fleet.view("bob")["pid"], signal.SIGKILL)
-    fleet.await_phase("bob", "down")
-    assert newest_action(fleet, "bob").done_at is None
-    assert fleet.call(verb, names=["bob"], waiting=True)["status"] == "ok"
-    if verb == "stop":
-        assert fleet.ctl("start", "bob").code == 0
-    elif verb == "park":
-        assert fleet.ctl("wake", "bob").code == 0
-    launch = fleet.begun("bob")
-    ended = fleet.launches("bob")[1]
-    assert (ended.planned, ended.end_cause, ended.exit_signal) == (False, "signaled", signal.SIGKILL)
-    assert (launch.mode, launch.wake_cause, launch.parked_by) == ("fresh", "crash-or-self-close", None)
-    assert launch.conversation != first.conversation
-    assert [line["cause"] for line in fleet.exits()] == ["signaled"]
+    first = {verb: fleet.begun(f"to-{verb}") for verb in verbs}
+    for verb in verbs:
+        name = f"to-{verb}"
+        fleet.converse(name)
+        os.kill(fleet.view(name)["pid"], signal.SIGKILL)
+        fleet.await_phase(name, "down")
+        assert newest_action(fleet, name).done_at is None
+        assert fleet.call(verb, names=[name])["status"] == "ok"
+    for verb in verbs:
+        name = f"to-{verb}"
+        if verb != "restart":
+            fleet.await_phase(name, {"park": "parked", "stop": "stopped"}[verb])
+            again = "wake" if verb == "park" else "start"
+            assert fleet.call(again, name=name, waiting=True)["status"] == "ok"
+        launch = fleet.begun(name)
+        ended = fleet.launches(name)[1]
+        assert (ended.planned, ended.end_cause, ended.exit_signal) == (False, "signaled", signal.SIGKILL)
+        assert (launch.mode, launch.wake_cause, launch.parked_by) == ("fresh", "crash-or-self-close", None)
+        assert launch.conversation != first[verb].conversation
+    assert [line["cause"] for line in fleet.exits()] == ["signaled"] * 3

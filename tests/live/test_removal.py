@@ -132,19 +132,26 @@ class TestRm:
         held = fleet.await_phase("held", "down")
         assert held["generation"] == before["held"] + 1
 
-    @pytest.mark.parametrize("waiting", [["--waiting"], []], ids=["waiting", "at once"])
-    def test_the_tasks_of_one_that_runs_are_listed_too(self, fleet: Fleet, waiting: list[str]) -> None:
-        fleet.agent("bob", failover__ready_match="never shown", failover__boot_secs="60")
+    def test_the_tasks_of_one_that_runs_are_listed_too(self, fleet: Fleet) -> None:
+        names = ("bob", "zoe")
+        for name in names:
+            fleet.agent(name, failover__ready_match="never shown", failover__boot_secs="60")
         fleet.agent("eve")
         fleet.start()
         fleet.await_up("eve")
-        fleet.call_all({"command": "wake", "name": "bob", "task": "never done"}, timeout=0)
-        wait_for("it boots", lambda: fleet.view("bob")["pid"])
-        wait_for("it is queued", lambda: queued(fleet, "bob"))
-        done = fleet.ctl("rm", "bob", *waiting)
-        assert done.code == 0 and "1 (never done)" in done.out, done
-        wait_for("it is gone", lambda: carrying(fleet, "bob") == [])
-        wait_for("it is cancelled", lambda: [t and t.state for t in all_tasks(fleet, 1)] == ["cancelled"])
+        for number, name in enumerate(names, 1):
+            fleet.call_all({"command": "wake", "name": name, "task": "never done"}, timeout=0)
+            wait_for("it boots", lambda name=name: fleet.view(name)["pid"])  # type: ignore[misc]
+            wait_for("it is queued", lambda name=name: queued(fleet, name))  # type: ignore[misc]
+            done = fleet.ctl("rm", name, *(["--waiting"] if name == "bob" else []))
+            assert done.code == 0 and f"{number} (never done)" in done.out, done
+        for name in names:
+            wait_for("it is gone", lambda name=name: carrying(fleet, name) == [])  # type: ignore[misc]
+
+        def states() -> list[str | None]:
+            return [task.state if task else None for task in all_tasks(fleet, 1, 2)]
+
+        wait_for("they are cancelled", lambda: states() == ["cancelled"] * 2)
 
     def test_it_waits_for_the_end_and_what_is_queued_meanwhile_is_cancelled_too(self, fleet: Fleet) -> None:
         fleet.agent("bob", failover__command=f"{STANDIN} --ignore-term", failover__stop_secs="1")
