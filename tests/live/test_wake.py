@@ -628,7 +628,9 @@ class TestManyAtOnce:
     def test_a_hundred_simultaneous_wakes_are_exactly_one_launch(self, fleet: Fleet) -> None:
         fleet.resumable("never", autostart="False")
         fleet.resumable("parked")
-        fleet.agent("fails", autostart="False", failover__command="/bin/sh -c 'exit 9'")
+        # It fails when all of them are there: one that comes after a failure is a wake of its own.
+        failing = {"failover__command": "/bin/sh -c 'sleep 3; exit 9'", "failover__ready_secs": "60"}
+        fleet.agent("fails", autostart="False", **failing)
         fleet.start()
         fleet.await_up("parked")
         fleet.converse("parked")
