@@ -76,13 +76,18 @@ class Clients:
     last_attached: float | None
 
 
-def clients(socket: Path, session: str) -> Clients:
+def clients(socket: Path, session: str, timeout: float = TMUX_SECS) -> Clients:
     """Ask a tmux server who is attached to a session, directly or through its group.
+
+    Args:
+        socket: the server's.
+        session: by its exact name.
+        timeout: seconds to wait for the answer.
 
     Raises:
         tmux.TmuxError: it did not answer, or has no such session.
     """
-    text = tmux.run(socket, ["display-message", "-p", "-t", f"={session}:", _CLIENTS], TMUX_SECS)
+    text = tmux.run(socket, ["display-message", "-p", "-t", f"={session}:", _CLIENTS], timeout)
     # With a target that is missing, tmux 3.3a answers 0 and prints the format with nothing in it.
     here, group, last = (text.rstrip("\n").split("\t") + ["", ""])[:3]
     if not here.isdigit():

@@ -217,16 +217,8 @@ def _probe(agent: Agent) -> Probe:
     try:
         if row.socket is None or row.session is None:
             raise ProbeFailed("where its session is was not recorded")
-        ask = ["display-message", "-p", "-t", f"={row.session}:"]
-        text = tmux.run(
-            Path(row.socket), [*ask, "#{session_attached}\t#{session_group_attached}"], HOOK_TIMEOUT_SECS
-        )
-        # With a target that is missing, tmux 3.3a answers 0 and prints the format with nothing in it.
-        here, group = (text.rstrip("\n").split("\t") + [""])[:2]
-        if not here.isdigit():
-            raise ProbeFailed(f"there is no session {row.session} on {row.socket}")
-        attached = max(int(here), int(group) if group.isdigit() else 0)
-        return Probe(attached, idle_evidence.look().tools(row))
+        seen = idle_evidence.clients(Path(row.socket), row.session, HOOK_TIMEOUT_SECS)
+        return Probe(seen.attached, idle_evidence.look().tools(row))
     except (tmux.TmuxError, ProbeFailed, OSError, ValueError) as error:
         return Probe(None, None, str(error) or type(error).__name__)
 
