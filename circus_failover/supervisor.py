@@ -406,6 +406,8 @@ class Supervisor(Recording):
                 self.spawn(self.bring_up.readopt(agent))
         elif (
             agent.phase is Phase.UP
+            # Without tmux there can be no keeper, and taking the agent in again would change nothing.
+            and tmux.installed()
             and agent.action is None
             and not agent.readopting
             and time.monotonic() >= agent.readopt_after

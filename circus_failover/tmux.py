@@ -110,6 +110,15 @@ def program() -> str:
     return found
 
 
+def installed() -> bool:
+    """Say whether the tmux program is there."""
+    try:
+        program()
+    except TmuxMissing:
+        return False
+    return True
+
+
 def serves(path: Path, timeout: float = 0.2) -> bool | None:
     """Say whether a server accepts connections on this socket: a plain connect, no tmux is run.
 
