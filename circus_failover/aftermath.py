@@ -35,6 +35,8 @@ class _Death:
     """It was not known until now."""
     status: int | None
     number: int | None
+    screen: str | None = None
+    """What it showed last."""
 
 
 class Aftermath:
@@ -68,6 +70,7 @@ class Aftermath:
             self._ended(agent, action, intent, name, report)
         agent.action = None
         self._supervisor.workforce.done(action.id)
+        self._supervisor.watches.settle()
         agent.wake_waiters()
         crashpoint.reached("report-taken-in")
         self._tidy(action)
@@ -88,6 +91,9 @@ class Aftermath:
             store.update_launch(action.identity, action.generation, last_output=report["last_output"])
         if died is not None and died.new:
             store.update_launch(action.identity, action.generation, end_cause=str(died.cause))
+            if report.get("ended_at") is not None:
+                # While no circusd ran it was not noticed when.
+                store.launch_ended_earlier(action.identity, action.generation, float(report["ended_at"]))
 
     def _ended(
         self, agent: Agent, action: ActionRow, intent: IntentAction, name: str, report: dict[str, Any]
@@ -144,11 +150,11 @@ class Aftermath:
     def _cleared(self, agent: Agent, action: ActionRow, name: str, report: dict[str, Any]) -> None:
         """A launch had ended by itself; now it is known how."""
         died = self._judge(agent, action, report)
-        changes: dict[str, Any] = {}
+        changes: dict[str, Any] = {"uncleared": None}
         if died is not None and died.new:
             agent.last_cause = str(died.cause)
             if agent.phase in (Phase.DOWN, Phase.STOPPED):
-                changes = {"cause": died.cause, "reason": died.reason}
+                changes.update(cause=died.cause, reason=died.reason)
         self._supervisor.record(
             agent,
             "cleared",
@@ -199,12 +205,15 @@ class Aftermath:
         if failed and launch.mode == str(WakeMode.RESUME):
             reason += f"; it was a resume: `wake {agent.identity} --fresh` begins a new conversation"
         cause = Cause.LAUNCH_FAILED if failed else _how(status, number)
-        return _Death(cause, reason, evidence, True, status, number)
+        return _Death(cause, reason, evidence, True, status, number, report.get("last_output"))
 
     def _count(self, agent: Agent, died: _Death) -> None:
         """It is known how a launch ended by itself: that is said, and may hold the agent."""
         if died.new:
-            self._supervisor.log_exit(agent, died.cause, died.status, died.number)
+            if died.cause is Cause.SERVER_LOST:
+                self._supervisor.watches.lost(agent)
+                return
+            self._supervisor.log_exit(agent, died.cause, died.status, died.number, died.screen)
             self._supervisor.reaped(agent, str(died.cause), died.evidence)
             self._supervisor.crash_loops.ended(agent)
 

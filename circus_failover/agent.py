@@ -81,6 +81,8 @@ class Agent:
     starting: Starting | None = None
     action: ActionRow | None = None
     """The deliberate end that is under way."""
+    died_at: float | None = None
+    """When tmux says that its process ended, in epoch seconds, while that is looked into."""
     wedged: bool = False
     divergence: str | None = None
     """What the gate would say, found when a live agent was adopted."""

@@ -46,6 +46,10 @@ def recorded(row: AgentRow) -> Evidence | None:
         return Evidence(Liveness.LIVE, ours=True)
     if runs:
         return Evidence(Liveness.REMAINS, reason="its tmux server is gone, it runs on", server_lost=True)
+    if row.uncleared == row.generation:
+        return Evidence(
+            Liveness.REMAINS, reason="what may have outlived its tmux server", server_lost=not server
+        )
     return Evidence(Liveness.DEAD, server_lost=not server)
 
 

@@ -14,6 +14,10 @@ import sys
 import time
 from collections import namedtuple
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 LINUX = sys.platform.startswith("linux")
 
 
@@ -136,6 +140,12 @@ def now() -> int:
     return int(time.time() * 1_000_000)
 
 
+def seconds_since(start: int) -> float:
+    """Return how long ago a start time was, in seconds."""
+    unit = os.sysconf("SC_CLK_TCK") if LINUX else 1_000_000
+    return (now() - start) / unit
+
+
 def table() -> dict[int, ProcessStat]:
     """Return one snapshot of all processes that can be read, by pid."""
     if LINUX:
@@ -152,6 +162,73 @@ def table() -> dict[int, ProcessStat]:
             continue
         if stat is not None:
             found[pid] = stat
+    return found
+
+
+class Origin(namedtuple("Origin", ("id", "parent", "name", "node", "settled"))):
+    """Where a process came from, as first seen."""
+
+    __slots__ = ()
+    id: ProcessId
+    parent: int
+    """The parent it had then: when that has ended, it has another one now."""
+    name: str
+    node: int
+    """The inode of its folder in /proc, by which it is recognised; 0: it is not."""
+    settled: bool
+    """It was not young then: its name will hardly change any more."""
+
+
+SETTLED_SECS = 10.0
+
+
+def origins(before: Mapping[int, Origin]) -> dict[int, Origin]:
+    """Return the origin of every process there is, by pid, reading only those that are not known yet.
+
+    The kernel makes a new inode for a folder in /proc with a number of its own for each process that it looks
+    up (proc_pid_make_inode, fs/proc/base.c, Linux 6.18), and forgets it no later than the process: listing
+    1,500 processes takes 1 ms, reading the stat file of each takes 18.
+
+    Args:
+        before: what this returned the last time.
+    """
+    if not LINUX:
+        return _origins_portable()
+    found: dict[int, Origin] = {}
+    young = now() - int(SETTLED_SECS * os.sysconf("SC_CLK_TCK"))
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if not entry.name.isdigit():
+                continue
+            pid, node = int(entry.name), entry.inode()
+            known = before.get(pid)
+            # 1: the kernel could not say (proc_fill_cache).
+            if known is not None and known.settled and known.node == node > 1:
+                found[pid] = known
+                continue
+            try:
+                with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+                    raw = file.read(4096)
+                stat = _parse_stat(pid, raw)
+            except (OSError, ValueError, IndexError):
+                continue
+            parent = stat.parent
+            if known is not None and known.id == stat.id:
+                parent = known.parent
+            name = raw[raw.index(b"(") + 1 : raw.rindex(b")")].decode(errors="replace")
+            found[pid] = Origin(stat.id, parent, name, node, stat.id.start < young)
+    return found
+
+
+def _origins_portable() -> dict[int, Origin]:
+    import psutil
+
+    found: dict[int, Origin] = {}
+    for process in psutil.process_iter(["ppid", "name", "create_time"]):
+        said = process.info
+        if said["create_time"] is not None:
+            identity = ProcessId(process.pid, int(said["create_time"] * 1_000_000))
+            found[process.pid] = Origin(identity, said["ppid"] or 0, said["name"] or "", 0, False)
     return found
 
 

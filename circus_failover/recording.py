@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from circus import logger
 
@@ -20,11 +20,18 @@ from circus_failover.roster import Roster
 from circus_failover.store import Store, StoreError
 from circus_failover.words import Cause, Phase
 
+if TYPE_CHECKING:
+    from circus_failover.server_watches import ServerWatches
+
+LAST_SCREEN = 2000
+"""How many characters of an agent's last screen exits.log takes."""
+
 
 class Recording:
     """What a supervisor writes down, and what it could not write down yet."""
 
     roster: Roster
+    watches: ServerWatches
 
     def __init__(self) -> None:
         self.store: Store | None = None
@@ -95,6 +102,7 @@ class Recording:
             self._unsaved.add(agent.identity)
             logger.error("circus-failover: %s", error)
         agent.row = row
+        self.watches.follow(agent)
         if self.log is not None:
             self.log.write(now, ev, identity=agent.identity, generation=row.generation, **shown)
         self.publish(agent)
@@ -136,17 +144,28 @@ class Recording:
                 evidence=evidence,
             )
 
-    def log_exit(self, agent: Agent, cause: Cause, status: int | None, number: int | None) -> None:
-        """Write one line about an unplanned end to exits.log."""
+    def log_exit(
+        self, agent: Agent, cause: Cause, status: int | None, number: int | None, screen: str | None
+    ) -> None:
+        """Write one line to exits.log about an agent that ended by itself, and not with its server.
+
+        Args:
+            agent: whose launch ended.
+            cause: how.
+            status: its exit status, where it exited.
+            number: the signal that ended it, where one did.
+            screen: what it showed last.
+        """
         if self.exits is not None:
             self.exits.write(
                 time.time(),
-                "server-exit" if cause is Cause.SERVER_LOST else "session-exit",
+                "session-exit",
                 identity=agent.identity,
                 generation=agent.row.generation,
                 cause=cause,
                 dead_status=status,
                 dead_signal=number,
+                last_screen=(screen or "")[-LAST_SCREEN:],
             )
 
     def save_unsaved(self) -> None:

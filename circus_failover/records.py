@@ -67,6 +67,8 @@ class AgentRow:
     """When it last took a task, in epoch seconds."""
     policy: str = "{}"
     """The settings that plugins decide by, as JSON: what is in force in circusd."""
+    uncleared: int | None = None
+    """Generation of a launch that went with its server, until it was looked for what outlived that."""
 
     @property
     def process(self) -> ProcessId | None:
@@ -151,6 +153,35 @@ class PluginRow:
     last_error: str | None = None
     detail: str = "{}"
     """What it wants to know again after a restart, as JSON."""
+
+
+@dataclass(frozen=True)
+class ServerExitRow:
+    """How a tmux server ended that nobody meant to end."""
+
+    boot: str
+    pid: int
+    start: int
+    socket: str
+    at: float
+    """When its end was noticed, in epoch seconds."""
+    up: float | None
+    """Seconds it had been up."""
+    signal: int | None
+    status: int | None
+    """Both None: nobody knows how it ended."""
+    how: str
+    """How that is known: `waitid`, `pidfd-info`, `proc-stat` or `none`."""
+    cause: str
+    detected: str
+    """`live`, or `post-factum`."""
+    seen: float | None
+    """When it was last seen alive, where nobody watched it end."""
+    evidence: str
+    forensics: str | None
+    """Path of its snapshot."""
+    agents: list[dict[str, Any]]
+    """Those that lived in it: `identity`, `generation`."""
 
 
 @dataclass(frozen=True)

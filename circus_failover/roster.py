@@ -328,6 +328,7 @@ class Roster:
         """Drop an agent whose watcher is gone; the store keeps what it remembers."""
         self.agents.pop(identity, None)
         self._supervisor.pids.forget(identity)
+        self._supervisor.watches.forget(identity)
 
     def drop_undeclared(self) -> list[str]:
         """Drop the agents whose watchers are gone, and return their identities."""

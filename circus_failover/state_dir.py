@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from circus_failover import process_table
+from circus_failover.canary import watched
 from circus_failover.process_table import ProcessId
 
-FOLDERS = ("tmux", "spool", "run", "locks", "panes")
+FOLDERS = ("tmux", "spool", "run", "locks", "panes", watched.FOLDER, watched.SERVERS, watched.FORENSICS)
 
 
 class StateDirError(Exception):

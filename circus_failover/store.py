@@ -19,9 +19,17 @@ from typing import Any
 from urllib.parse import quote
 
 from circus_failover.process_table import ProcessId
-from circus_failover.records import ActionRow, AgentRow, ChildRow, LaunchRow, PluginRow, TaskRow
+from circus_failover.records import (
+    ActionRow,
+    AgentRow,
+    ChildRow,
+    LaunchRow,
+    PluginRow,
+    ServerExitRow,
+    TaskRow,
+)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -37,7 +45,7 @@ CREATE TABLE IF NOT EXISTS agents (
     born INTEGER NOT NULL DEFAULT 0, pending TEXT,
     loop TEXT NOT NULL DEFAULT 'closed', loop_until REAL,
     loop_failures INTEGER NOT NULL DEFAULT 0, loop_from INTEGER NOT NULL DEFAULT 0,
-    last_task REAL, policy TEXT NOT NULL DEFAULT '{}'
+    last_task REAL, policy TEXT NOT NULL DEFAULT '{}', uncleared INTEGER
 );
 CREATE TABLE IF NOT EXISTS launches (
     identity TEXT NOT NULL, generation INTEGER NOT NULL,
@@ -81,6 +89,13 @@ CREATE TABLE IF NOT EXISTS plugins (
     interval REAL NOT NULL, ticks INTEGER NOT NULL, errors INTEGER NOT NULL, last_error TEXT,
     detail TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS server_exits (
+    boot TEXT NOT NULL, pid INTEGER NOT NULL, start INTEGER NOT NULL, socket TEXT NOT NULL,
+    at REAL NOT NULL, up REAL, signal INTEGER, status INTEGER, how TEXT NOT NULL, cause TEXT NOT NULL,
+    detected TEXT NOT NULL, seen REAL, evidence TEXT NOT NULL, forensics TEXT, agents TEXT NOT NULL,
+    PRIMARY KEY (boot, pid, start)
+);
+CREATE INDEX IF NOT EXISTS server_exits_at ON server_exits (at);
 """
 
 _ADDED = {
@@ -94,7 +109,8 @@ _ADDED = {
             *("last_task REAL", "policy TEXT NOT NULL DEFAULT '{}'"),
         ],
         "launches": ["mode TEXT", "wake_cause TEXT", "parked_by TEXT", "topic TEXT"],
-    }
+    },
+    3: {"agents": ["uncleared INTEGER"]},
 }
 """Columns that came with a version, by table: a store of an earlier one gets them when it is opened."""
 _FILLED = {
@@ -103,7 +119,8 @@ _FILLED = {
         "(SELECT l.up_at FROM launches l WHERE l.identity = agents.identity"
         " AND l.generation = agents.generation), since) WHERE phase = 'up'",
         "UPDATE agents SET born = generation, loop_from = generation WHERE cause = 'removed'",
-    ]
+    ],
+    3: [],
 }
 """What those columns hold for what is remembered: agents live through an upgrade."""
 
@@ -126,6 +143,7 @@ _LAUNCH_COLUMNS = [field.name for field in fields(LaunchRow)]
 _ACTION_COLUMNS = [field.name for field in fields(ActionRow)]
 _TASK_COLUMNS = [field.name for field in fields(TaskRow)]
 _PLUGIN_COLUMNS = [field.name for field in fields(PluginRow)]
+_SERVER_EXIT_COLUMNS = [field.name for field in fields(ServerExitRow)]
 _OPEN_TASK = "state IN ('queued', 'typing')"
 
 
@@ -133,8 +151,8 @@ def _plain(row: sqlite3.Row) -> dict[str, Any]:
     values = dict(zip(row.keys(), row, strict=True))
     for name in _BOOLEANS & values.keys():
         values[name] = None if values[name] is None else bool(values[name])
-    if "spec" in values:
-        values["spec"] = json.loads(values["spec"])
+    for name in {"spec", "agents"} & values.keys():
+        values[name] = json.loads(values[name])
     return values
 
 
@@ -257,6 +275,33 @@ class Reader:
             (at, at),
         )
         return [LaunchRow(**_plain(row)) for row in rows]
+
+    def deaths_since(self, at: float, limit: int = 1000) -> list[LaunchRow]:
+        """Return the launches of all agents that ended by themselves since a time, the newest first."""
+        rows = self._rows(
+            f"SELECT {', '.join(_LAUNCH_COLUMNS)} FROM launches WHERE ended_at >= ? AND planned = 0"
+            " ORDER BY ended_at DESC, identity LIMIT ?",
+            (at, limit),
+        )
+        return [LaunchRow(**_plain(row)) for row in rows]
+
+    def server_exits(self, since: float = 0.0, limit: int = 1000) -> list[ServerExitRow]:
+        """Return the ends of tmux servers that nobody meant, since a time, the newest first."""
+        rows = self._rows(
+            f"SELECT {', '.join(_SERVER_EXIT_COLUMNS)} FROM server_exits WHERE at >= ?"
+            " ORDER BY at DESC, pid LIMIT ?",
+            (since, limit),
+        )
+        return [ServerExitRow(**_plain(row)) for row in rows]
+
+    def server_exit(self, boot: str, server: ProcessId) -> ServerExitRow | None:
+        """Return how one tmux server ended, if that was recorded."""
+        rows = self._rows(
+            f"SELECT {', '.join(_SERVER_EXIT_COLUMNS)} FROM server_exits"
+            " WHERE boot = ? AND pid = ? AND start = ?",
+            (boot, *server),
+        )
+        return ServerExitRow(**_plain(rows[0])) if rows else None
 
     def tasks(self, identity: str | None = None, limit: int = 1000) -> list[TaskRow]:
         """Return the tasks that wait or are being typed, of one agent or all, in the order of their turn."""
@@ -416,6 +461,14 @@ class Store(Reader):
         )
         return cursor.rowcount == 1
 
+    def launch_ended_earlier(self, identity: str, generation: int, at: float) -> None:
+        """Say that a launch had ended before that was noticed."""
+        self._db.execute(
+            "UPDATE launches SET ended_at = ? WHERE identity = ? AND generation = ? AND ended_at > ?"
+            " AND started_at < ?",
+            (at, identity, generation, at, at),
+        )
+
     def add_action(self, action: ActionRow) -> ActionRow:
         """Insert a deliberate end and return it with its id."""
         cursor = self._db.execute(
@@ -482,6 +535,19 @@ class Store(Reader):
             " ON CONFLICT (conversation, topic) DO NOTHING",
             (conversation, topic, identity, at),
         )
+
+    def add_server_exit(self, row: ServerExitRow) -> bool:
+        """Insert the end of a tmux server, once; False when it was there."""
+        names = ", ".join(_SERVER_EXIT_COLUMNS)
+        marks = ", ".join("?" for _ in _SERVER_EXIT_COLUMNS)
+        cursor = self._db.execute(
+            f"INSERT INTO server_exits ({names}) VALUES ({marks}) ON CONFLICT (boot, pid, start) DO NOTHING",
+            [
+                getattr(row, name) if name != "agents" else json.dumps(row.agents)
+                for name in _SERVER_EXIT_COLUMNS
+            ],
+        )
+        return cursor.rowcount == 1
 
     def put_plugin(self, row: PluginRow) -> None:
         """Insert or replace what a plugin last said of itself."""

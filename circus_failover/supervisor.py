@@ -14,7 +14,16 @@ from typing import Any
 from circus import logger
 from tornado.ioloop import IOLoop, PeriodicCallback
 
-from circus_failover import claims, liveness, private_file, process_table, settings, spool, tmux
+from circus_failover import (
+    claims,
+    liveness,
+    private_file,
+    process_table,
+    server_watches,
+    settings,
+    spool,
+    tmux,
+)
 from circus_failover.aftermath import Aftermath
 from circus_failover.agent import LIVE_PHASES, Agent
 from circus_failover.bring_up import BringUps
@@ -32,6 +41,7 @@ from circus_failover.records import AgentRow, ChildRow
 from circus_failover.roster import Roster, state_dir_of_fleet
 from circus_failover.self_requests import SelfRequests
 from circus_failover.server_probe import ServerProbe
+from circus_failover.server_watches import ServerWatches
 from circus_failover.state_dir import StateDir, StateDirError
 from circus_failover.store import Store, StoreError
 from circus_failover.waking import Waking
@@ -69,6 +79,7 @@ class Supervisor(Recording):
         self.roster = Roster(self)
         self.pids = PidWatch(self.loop, self._ended)
         self.servers = ServerProbe(self)
+        self.watches = ServerWatches(self)
         self._unstored_ends: set[str] = set()
         self._terminals: dict[ProcessId, str | None] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -84,6 +95,7 @@ class Supervisor(Recording):
         self.open_state()
         self.roster.enrol_all(self._known_agents())
         self.deliveries.load()
+        self.watches.open()
         self.take_in_reports()
         self.save_changed()
         self._tidy_run_folder()
@@ -148,6 +160,7 @@ class Supervisor(Recording):
                 self.roster.remember(agent, known[agent.identity])
                 self.check(agent)
         self.deliveries.load()
+        self.watches.open()
         self.take_in_reports()
         self.spawn(self.bring_up.adopt_unstarted())
 
@@ -257,7 +270,9 @@ class Supervisor(Recording):
 
     def _died(self, agent: Agent, found: liveness.Evidence) -> None:
         """Record an unplanned end, then have what is left of the launch cleared away."""
-        now = time.time()
+        now = agent.died_at or time.time()
+        agent.died_at = None
+        server = self.watches.exit_of(agent) if found.server_lost else None
         if agent.observed:
             self.record(
                 agent,
@@ -274,12 +289,14 @@ class Supervisor(Recording):
         if agent.row.boot != self.boot:
             cause = Cause.HOST_REBOOT
         elif found.server_lost:
-            cause = Cause.SERVER_LOST
+            cause = server_watches.cause_of(server) if server is not None else Cause.SERVER_LOST
         elif agent.phase is Phase.STARTING:
             cause = Cause.LAUNCH_FAILED
         else:
             cause = Cause.ENDED_UNKNOWN
         reason = found.reason or "its process has ended"
+        if server is not None:
+            now, reason = server.at, server_watches.reason_of(server)
         generation, starting = agent.row.generation, agent.phase is Phase.STARTING
 
         def ended(store: Store) -> None:
@@ -297,6 +314,7 @@ class Supervisor(Recording):
                 cause=cause,
                 reason=reason,
                 pending=None,
+                uncleared=generation if found.server_lost else None,
             )
         except StoreError as error:
             # An end is stored whole or not at all; the next tick finds it again.
@@ -309,10 +327,14 @@ class Supervisor(Recording):
         self.pids.forget(agent.identity)
         if starting:
             self.waking.log_failure(agent, str(cause), reason)
-        if found.server_lost:
-            self.log_exit(agent, cause, None, None)
+        if cause is Cause.HOST_REBOOT:
+            self.log_exit(agent, cause, None, None, None)
             self.reaped(agent, str(cause), reason)
             self.crash_loops.ended(agent)
+            self.stop_watcher(agent)
+        elif found.server_lost:
+            # What may have outlived it is looked for before the next launch: 500 may have died at once.
+            self.watches.lost(agent)
             self.stop_watcher(agent)
         else:
             self.endings.clear(agent, then=None)
@@ -355,12 +377,28 @@ class Supervisor(Recording):
                 self.proving.launched(agent, name, report)
         elif report["kind"] == "ended":
             self.aftermath.ended(agent, name, report)
+        elif report["kind"] == "server-exits":
+            self.watches.taken_in(name, report)
+        elif report["kind"] == "pane-died":
+            self._pane_died(agent, name, report)
         elif report["kind"] == "typed":
             self.deliveries.typed(name, report)
         elif report["kind"] == "ready":
             self.proving.matched(agent, name, report)
         elif report["kind"] == "self":
             self.requests.taken_in(agent, name, report)
+
+    def _pane_died(self, agent: Agent | None, name: str, report: dict[str, Any]) -> None:
+        """tmux says that an agent's process has ended, and when: that may have been before this circusd."""
+        if self.store is None:
+            return
+        with self.store.decision(durable=False):
+            self.store.take_in(name, time.time())
+        if agent is None or report["generation"] != agent.row.generation:
+            return
+        agent.died_at = float(report["at"])
+        self.check(agent)
+        agent.died_at = None
 
     def _tick_safely(self) -> None:
         try:
@@ -389,6 +427,7 @@ class Supervisor(Recording):
         self.deliveries.tend()
         self.crash_loops.tick()
         self.servers.tick()
+        self.watches.tick()
         self.save_unsaved()
         self.save_changed()
         if part == 0:

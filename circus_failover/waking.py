@@ -20,7 +20,7 @@ from circus_failover.words import Asked, Cause, IntentAction, Phase, WakeAsked, 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
 
-_LOST = (str(Cause.SERVER_LOST), str(Cause.HOST_REBOOT))
+_LOST = (str(Cause.SERVER_LOST), str(Cause.SERVER_ENDED), str(Cause.HOST_REBOOT))
 
 
 @dataclass(frozen=True)

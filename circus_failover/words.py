@@ -212,5 +212,25 @@ class Cause(Word):
     SIGNALED = "signaled"
     SESSION_GONE = "session-gone"
     SERVER_LOST = "server-lost"
+    SERVER_ENDED = "server-ended"
+    """Its tmux server ended in an orderly way, and nobody of ours meant it to."""
     HOST_REBOOT = "host-reboot"
     ENDED_UNKNOWN = "ended-unknown"
+
+
+class ServerCause(Word):
+    """Why a tmux server ended (`ev=server-exit`)."""
+
+    KILLED = "killed"
+    CRASHED = "crashed"
+    OOM_LIKELY = "oom-likely"
+    ORDERLY_UNINTENDED = "orderly-unintended"
+    UNKNOWN = "unknown"
+
+
+class Detected(Word):
+    """When a server's death was noticed."""
+
+    LIVE = "live"
+    POST_FACTUM = "post-factum"
+    """Nobody watched it: it was found gone."""

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from circus_failover import lifecycle_log
+from circus_failover import logfmt
 from circus_failover.lifecycle_log import LifecycleLog
 
 
@@ -48,7 +48,7 @@ def unquote(value: str) -> str:
 @example("\\n")
 @example('"')
 def test_any_value_stays_on_one_line_and_can_be_read_back(raw: str) -> None:
-    text = lifecycle_log.line(1763719412.25, "exit", {"reason": raw, "after": "x"})
+    text = logfmt.line(1763719412.25, "exit", {"reason": raw, "after": "x"})
     assert len(text.splitlines()) == 1
     assert all(ch.isprintable() for ch in text)
     record = parse(text)
@@ -62,7 +62,7 @@ def test_any_value_stays_on_one_line_and_can_be_read_back(raw: str) -> None:
     [(None, ""), ("", ""), (True, "true"), (False, "false"), (7, "7"), (0.5, "0.5"), ("a b", '"a b"')],
 )
 def test_plain_values_are_readable(raw: object, shown: str) -> None:
-    assert lifecycle_log.value(raw) == shown
+    assert logfmt.value(raw) == shown
 
 
 def test_the_log_is_private_and_rotates_within_its_bounds(tmp_path: Path) -> None:

@@ -16,7 +16,15 @@ from typing import Any
 import pytest
 
 from circus_failover.process_table import ProcessId
-from circus_failover.records import ActionRow, AgentRow, ChildRow, LaunchRow, PluginRow, TaskRow
+from circus_failover.records import (
+    ActionRow,
+    AgentRow,
+    ChildRow,
+    LaunchRow,
+    PluginRow,
+    ServerExitRow,
+    TaskRow,
+)
 from circus_failover.store import BUSY_MS, SCHEMA_VERSION, Store, StoreError, open_reader
 
 AGENT = AgentRow(
@@ -54,9 +62,14 @@ AGENT = AgentRow(
     loop_from=1,
     last_task=6.5,
     policy='{"idle_secs": 3600.0}',
+    uncleared=3,
 )
 LAUNCH = LaunchRow("bob", 3, "first-start", "ann", "one", "c", 1.0)
 TASK = TaskRow(0, "bob", "read\n\tit's é", "release", "ann", 1.0)
+SERVER_EXIT = ServerExitRow(
+    *("b", 9, 19, "/x.sock", 8.5, 7.5, 9, None, "pidfd-info", "killed", "live", None, "SIGKILL", "/f.json"),
+    agents=[{"identity": "bob", "generation": 3}, {"identity": "eve", "generation": 1}],
+)
 PLUGIN = PluginRow("IdleReaper", 7, 1.5, 0.25, 30.0, 4, 1, "bob: no", '{"floor": 1}')
 ACTION = ActionRow(0, "bob", 3, "stop", "ann", "stop", 2.0, {"agent": [1, 2], "pane": None, "é": ["x"]})
 
@@ -480,6 +493,54 @@ def test_a_store_of_the_first_version_is_upgraded_and_keeps_all_that_was_in_it(p
         store.put_plugin(PLUGIN)
     store.close()
     assert Store(path).agents() == {"bob": AGENT}
+
+
+def test_a_store_of_the_second_version_is_upgraded_and_keeps_all_that_was_in_it(path: Path) -> None:
+    store = Store(path)
+    with store.decision(durable=True):
+        store.put_agent(replace(AGENT, uncleared=None))
+        store.add_launch(LAUNCH)
+    store.close()
+    now = columns(path)
+    other = sqlite3.connect(path)
+    other.executescript(
+        "ALTER TABLE agents DROP COLUMN uncleared; DROP TABLE server_exits;"
+        "UPDATE meta SET value = '2' WHERE name = 'schema'"
+    )
+    other.close()
+    store = Store(path)
+    assert (store.agent("bob"), store.launches("bob")) == (replace(AGENT, uncleared=None), [LAUNCH])
+    with store.decision(durable=True):
+        store.put_agent(AGENT)
+        store.add_server_exit(SERVER_EXIT)
+    store.close()
+    assert (columns(path), version(path)) == (now, str(SCHEMA_VERSION))
+
+
+def test_the_end_of_a_server_is_stored_once_and_found_by_time_and_by_number(path: Path) -> None:
+    store = Store(path)
+    other = replace(SERVER_EXIT, pid=10, at=9.5, agents=[])
+    with store.decision(durable=True):
+        assert store.add_server_exit(SERVER_EXIT)
+        assert store.add_server_exit(other)
+        assert not store.add_server_exit(replace(SERVER_EXIT, cause="unknown"))
+    assert store.server_exits() == [other, SERVER_EXIT]
+    assert store.server_exits(since=9.0) == [other]
+    assert store.server_exit("b", ProcessId(9, 19)) == SERVER_EXIT
+    assert store.server_exit("b", ProcessId(9, 20)) is None
+    assert store.server_exit("another boot", ProcessId(9, 19)) is None
+
+
+def test_an_end_that_was_noticed_late_is_moved_back_and_never_forward(path: Path) -> None:
+    store = Store(path)
+    with store.decision(durable=True):
+        store.add_launch(LAUNCH)
+        store.end_launch("bob", 3, at=50.0, planned=False, cause="exited")
+        for at in (40.0, 45.0, 0.5):
+            store.launch_ended_earlier("bob", 3, at)
+    assert store.launches("bob")[0].ended_at == 40.0
+    assert [launch.identity for launch in store.deaths_since(40.0)] == ["bob"]
+    assert store.deaths_since(41.0) == []
 
 
 def test_an_agent_that_lives_through_the_upgrade_can_be_resumed(path: Path) -> None:
