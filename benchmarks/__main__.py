@@ -17,12 +17,12 @@ from typing import Any
 
 from circus.exc import CallError
 
-from benchmarks import fleet_view, hook_times, idle, keepers, starting, supervise, waking
+from benchmarks import canary, fleet_view, hook_times, idle, keepers, starting, supervise, waking
 from benchmarks.ground import Ground, say
 from benchmarks.large import LargeFleet
 from benchmarks.result import Result, markdown, table
 
-NAMES = ("start", "wakes", "supervise", "hooks", "wake", "keepers", "fleet", "idle")
+NAMES = ("start", "wakes", "supervise", "canary", "hooks", "wake", "keepers", "fleet", "idle")
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,15 @@ class Size:
     small: tuple[int, ...]
     delays: tuple[float, ...]
     idle_secs: float
+    watched: tuple[int, ...]
+    kills: int
+    still_secs: float
 
 
-FULL = Size(100, 3, (10, 100, 500), 20, 500, 120, 30, 50, 10, (10, 100), (1.0, 5.0), 20.0)
-QUICK = Size(20, 1, (10, 60), 5, 60, 30, 5, 20, 3, (10,), (1.0,), 10.0)
+FULL = Size(
+    100, 3, (10, 100, 500), 20, 500, 120, 30, 50, 10, (10, 100), (1.0, 5.0), 20.0, (1, 100, 500), 200, 60.0
+)
+QUICK = Size(20, 1, (10, 60), 5, 60, 30, 5, 20, 3, (10,), (1.0,), 10.0, (1, 50), 10, 5.0)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,6 +82,7 @@ def measure(chosen: tuple[str, ...], size: Size) -> list[Result]:
         "start": lambda: starting.benchmark(size.started, size.rounds),
         "wakes": lambda: waking.many(size.started, size.rounds),
         "supervise": lambda: supervise.benchmark(size.supervised, size.ticks),
+        "canary": lambda: canary.benchmark(size.watched, size.kills, size.rounds, size.still_secs),
     }
     found = {name: run() for name, run in alone.items() if name in chosen}
     if set(chosen) - set(alone):

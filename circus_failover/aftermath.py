@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from circus import logger
 
 from circus_failover import crashpoint, process_table
-from circus_failover.agent import NOWHERE, UNPARKED, Agent
+from circus_failover.agent import COARSE_SECS, NOWHERE, UNPARKED, Agent, Ticket
 from circus_failover.endings import CAUSES, PARKED_BY, afresh
 from circus_failover.records import ActionRow, TaskRow
 from circus_failover.store import Store, StoreError
-from circus_failover.words import Asked, Cause, IntentAction, Phase, WakeMode
+from circus_failover.words import Asked, Cause, IntentAction, Phase, WakeAsked, WakeMode
 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
@@ -91,7 +91,7 @@ class Aftermath:
             store.update_launch(action.identity, action.generation, last_output=report["last_output"])
         if died is not None and died.new:
             store.update_launch(action.identity, action.generation, end_cause=str(died.cause))
-            if report.get("ended_at") is not None:
+            if report.get("ended_at") is not None and action.asked_at - report["ended_at"] > COARSE_SECS:
                 # While no circusd ran it was not noticed when.
                 store.launch_ended_earlier(action.identity, action.generation, float(report["ended_at"]))
 
@@ -199,12 +199,13 @@ class Aftermath:
             # A server that is killed closes its terminals first: the agent was seen to be gone before it was.
             evidence = "its tmux server is gone"
             return _Death(Cause.SERVER_LOST, evidence, evidence, True, None, None)
-        verdict, evidence = action.spec.get("verdict"), _how_it_ended(status, number)
+        lives_on = bool(report.get("session_lives_on"))
+        verdict, evidence = action.spec.get("verdict"), _how_it_ended(status, number, lives_on)
         what = f"the launch failed: {verdict or evidence}" if failed else evidence
         reason = _with_last_line(what, str(report.get("last_output") or launch.last_output or ""))
         if failed and launch.mode == str(WakeMode.RESUME):
             reason += f"; it was a resume: `wake {agent.identity} --fresh` begins a new conversation"
-        cause = Cause.LAUNCH_FAILED if failed else _how(status, number)
+        cause = Cause.LAUNCH_FAILED if failed else _how(status, number, lives_on)
         return _Death(cause, reason, evidence, True, status, number, report.get("last_output"))
 
     def _count(self, agent: Agent, died: _Death) -> None:
@@ -234,7 +235,10 @@ class Aftermath:
         elif intent is IntentAction.FRESH:
             await supervisor.bring_up.start(agent, action.who, asked=Asked.WAKE)
         elif intent is IntentAction.CLEAR and action.spec.get("then") == "start":
-            await supervisor.bring_up.start(agent, action.who, asked=Asked.RESTORE)
+            ticket = _ticket(action)
+            await supervisor.bring_up.start(
+                agent, ticket.who, asked=ticket.asked, wake=ticket.wake, topic=ticket.topic
+            )
 
     async def remove(self, agent: Agent) -> list[TaskRow]:
         """Take an agent's watcher out of Circus; its history stays, its tasks are cancelled and returned."""
@@ -296,19 +300,30 @@ class Aftermath:
         return {"parked_by": by, "parked_at": at, "parked_conversation": conversation}
 
 
-def _how(status: int | None, number: int | None) -> Cause:
+def _ticket(action: ActionRow) -> Ticket:
+    """Return who wants the start that follows; where nobody said so it is the fleet as it was."""
+    given = action.spec.get("ticket")
+    if given is None:
+        return Ticket(Asked.RESTORE, action.who)
+    asked, who, wake, topic = given
+    return Ticket(Asked(asked), who, WakeAsked(wake), topic)
+
+
+def _how(status: int | None, number: int | None, lives_on: bool) -> Cause:
     if number is not None:
         return Cause.SIGNALED
-    return Cause.EXITED if status is not None else Cause.SESSION_GONE
+    if status is not None:
+        return Cause.EXITED
+    return Cause.ENDED_UNKNOWN if lives_on else Cause.SESSION_GONE
 
 
-def _how_it_ended(status: int | None, number: int | None) -> str:
+def _how_it_ended(status: int | None, number: int | None, lives_on: bool) -> str:
     """Say in words how a launch ended."""
     if number is not None:
         return f"ended by signal {number}"
     if status is not None:
         return f"ended with exit status {status}"
-    return "ended, and its session was gone"
+    return "ended, while its session lives on" if lives_on else "ended, and its session was gone"
 
 
 def _with_last_line(what: str, screen: str) -> str:

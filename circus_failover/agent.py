@@ -17,6 +17,8 @@ UNPARKED: dict[str, Any] = dict.fromkeys(("parked_by", "parked_at", "parked_conv
 """The columns of a park that is spent."""
 NOWHERE: dict[str, Any] = dict.fromkeys(("pid", "pid_start", "server_pid", "server_start", "pane"))
 """The columns of a launch that is not there yet, or not any more."""
+COARSE_SECS = 2.0
+"""tmux tells the time of an end in whole seconds; what was noticed within so many is known better here."""
 LIVE_PHASES = frozenset({Phase.STARTING, Phase.UP, Phase.STOPPING})
 
 

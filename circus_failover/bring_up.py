@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circus import logger
@@ -97,7 +98,7 @@ class BringUps:
         """What is left of its last launch is being cleared: if it would be launched then, note that it is."""
         _, verdict = self.judge(agent, Asked.RESTORE, ending=False)
         if verdict.action in (BringUp.LAUNCH, BringUp.CLEAR_FIRST):
-            self._supervisor.endings.then_start(agent)
+            self._supervisor.endings.then_start(agent, Ticket(Asked.RESTORE, "circusd"))
 
     def before_spawn(self, agent: Agent) -> bool:
         """Give the next keeper its environment; False when nothing lives that it could hold."""
@@ -234,6 +235,7 @@ class BringUps:
                     socket=str(settings.socket), session=settings.session, own_server=settings.own_server
                 )
         if not evidence.ours and not agent.observed:
+            self._keep_dead_pane(agent, evidence)
             launch = self._launching.row(agent, agent.row.generation + 1, Cause.ADOPTED_FOREIGN, "operator")
             # Somebody else's session: what was parked is not what runs now, and no end of it resumes that.
             changes.update(
@@ -278,6 +280,27 @@ class BringUps:
         except tmux.TmuxMissing as error:
             # It lives all the same; only its keeper has to wait until tmux is there again.
             logger.warning("circus-failover: no keeper for %s: %s", agent.identity, error)
+
+    def _keep_dead_pane(self, agent: Agent, evidence: liveness.Evidence) -> None:
+        """Somebody else's session: have its pane stay when its program ends, so that it is known how."""
+        if evidence.pane is None or agent.settings is None:
+            return
+        try:
+            tmux.keep_dead_pane(
+                agent.settings.socket, evidence.pane.pane, timeout=liveness.HOOK_TIMEOUT_SECS
+            )
+        except tmux.TmuxError as error:
+            logger.warning("circus-failover: how %s ends may not be known: %s", agent.identity, error)
+
+    def let_go(self, agent: Agent) -> None:
+        """It is no agent any more, and lives on: a session that was adopted is as it was before."""
+        row = agent.row
+        if row.launch is not None or row.pane is None or row.socket is None or agent.phase is not Phase.UP:
+            return
+        try:
+            tmux.keep_dead_pane(Path(row.socket), row.pane, keep=False, timeout=liveness.HOOK_TIMEOUT_SECS)
+        except tmux.TmuxError as error:
+            logger.warning("circus-failover: %s's pane stays when its program ends: %s", row.identity, error)
 
     async def readopt(self, agent: Agent) -> None:
         """Give a live agent, whose watcher was stopped, its keeper again."""
@@ -354,6 +377,11 @@ class BringUps:
             await self.settled(agent, until)
             if agent.phase is Phase.UP and not agent.watcher.is_stopped():
                 return self.verdict(agent, already=agent.row.generation == before)
+            if self._clearing(agent) and time.monotonic() >= until:
+                # Whoever asked does not wait any longer; it is started all the same.
+                self._supervisor.endings.then_start(agent, Ticket(asked, who, wake, topic))
+                reason = "what outlived its last launch is being ended; it is started then"
+                return {**self.verdict(agent), "ok": True, "reason": reason}
             if again and agent.row.stay_stopped:
                 break
             if agent.row.stay_stopped and asked is Asked.START:
@@ -371,7 +399,7 @@ class BringUps:
             self._supervisor.roster.read_settings(agent)
             await self._supervisor.turns.hold("watcher_start", partial(self._fresh_start, agent, ticket))
             # Only what was left of its last launch is a reason to try once more; a `stop` that came is not.
-            if agent.action is None or agent.action.intent != IntentAction.CLEAR:
+            if not self._clearing(agent):
                 break
         if agent.not_launched is not None:
             (cause, reason), agent.not_launched = agent.not_launched, None
@@ -384,6 +412,10 @@ class BringUps:
             }
         await self.settled(agent, until)
         return self.verdict(agent)
+
+    def _clearing(self, agent: Agent) -> bool:
+        """Say whether what is left of an agent's last launch is being ended right now."""
+        return agent.action is not None and agent.action.intent == str(IntentAction.CLEAR)
 
     async def _fresh_start(self, agent: Agent, ticket: Ticket) -> None:
         """Start a watcher in one turn, also when Circus has not noticed that its keeper is gone."""

@@ -21,6 +21,7 @@ from circus.exc import CallError
 from circus.util import DEFAULT_ENDPOINT_DEALER
 
 from circus_failover import (
+    doctor_canary,
     doctor_checks,
     doctor_plugins,
     doctor_systemd,
@@ -102,6 +103,9 @@ def examine(ini: str | None, endpoint: str | None) -> list[Check]:
         if fleet.answer is not None and fleet.answer.get("status") == "ok" and fleet.plugins is not None:
             pid = int(fleet.answer["circusd"]["pid"])
             checks += doctor_plugins.ticking(fleet.file, fleet.plugins, pid, time.time())
+    if fleet.state is not None and _readable(fleet.state):
+        circusd = fleet.holder.process if fleet.holder else None
+        checks += doctor_canary.examine(fleet.state.path, fleet.file, fleet.rows, circusd)
     checks += _systemd(fleet)
     return checks
 

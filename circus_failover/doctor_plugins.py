@@ -71,20 +71,26 @@ def judged(there: Iterable[str], dry: Mapping[str, str], to_park: Sequence[str])
     there, found = set(there), []
     if GUARD not in there:
         finding = f"not in circus.ini: {_DOWN}"
-        found.append(warn(GUARD, finding, _section("guard", GUARD)))
+        found.append(warn(GUARD, finding, to_add("guard", GUARD)))
     elif GUARD in dry:
         found.append(warn(GUARD, f"dry_run: {_DOWN}", f"dry_run = False in [{dry[GUARD]}]"))
     if REAPER in there and REAPER in dry:
         found.append(ok(REAPER, "dry_run: it only says whom it would park"))
     elif REAPER not in there and to_park:
         finding = f"not in circus.ini: no agent is parked, though settings ask for it: {', '.join(to_park)}"
-        found.append(warn(REAPER, finding, _section("reaper", REAPER)))
+        found.append(warn(REAPER, finding, to_add("reaper", REAPER)))
     elif REAPER not in there:
         found.append(ok(REAPER, "not in circus.ini: no agent is ever parked for being idle"))
     return found
 
 
-def _section(name: str, kind: str) -> str:
+def to_add(name: str, kind: str) -> str:
+    """Return how a plugin of ours is added to circus.ini.
+
+    Args:
+        name: what its section is to be called.
+        kind: its class.
+    """
     return f"add two lines, [plugin:{name}] and use = {_MODULE}.{kind}, then failoverctl reloadconfig"
 
 
@@ -169,7 +175,7 @@ def declared(file: FleetFile, settings: Mapping[Path, Settings]) -> list[Check]:
         file: the circus.ini.
         settings: the failover.yaml files that could be read, by path.
     """
-    there = _sections(file)
+    there = sections(file)
     dry = {name: section["name"] for name, section in there.items() if parse_options(section, 1.0)[0].dry_run}
     return judged(there, dry, _to_park(file, settings))
 
@@ -184,15 +190,15 @@ def ticking(file: FleetFile, rows: Mapping[str, PluginRow], circusd: int, now: f
         now: epoch seconds.
     """
     since, found = _age(circusd, now), []
-    for name, section in _sections(file).items():
+    for name, section in sections(file).items():
         found += ticks(name, section["name"], rows.get(name), now, since)
     return found
 
 
-def _sections(file: FleetFile) -> dict[str, Mapping[str, str]]:
+def sections(file: FleetFile) -> dict[str, Mapping[str, str]]:
     """Return the sections of our plugins by their classes."""
-    sections = {ours(section.get("use", "")): section for section in file.plugins}
-    return {name: section for name, section in sections.items() if name is not None}
+    found = {ours(section.get("use", "")): section for section in file.plugins}
+    return {name: section for name, section in found.items() if name is not None}
 
 
 def _to_park(file: FleetFile, settings: Mapping[Path, Settings]) -> list[str]:

@@ -1,15 +1,14 @@
 """What a worker does when it ends an agent: the one deliberate end it was told of.
 
 Every step may be repeated: a worker that died half-way is started again by circusd's next tick. It ends
-only processes that are proven, by pid and start time, to belong to the launch it was told of. `worker`
-holds the agent's lock meanwhile, and sends the report.
+only processes that are proven, by pid and start time, to belong to the launch it was told of
+(`launch_processes`), and names what it left alone. That a server may end is said first (`server_intent`).
+`worker` holds the agent's lock meanwhile, and sends the report.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -17,13 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from circus_failover import crashpoint, private_file, process_table, tmux
-from circus_failover.process_table import ProbeFailed, ProcessId
+from circus_failover import crashpoint, launch_processes, private_file, process_table, server_intent, tmux
+from circus_failover.canary import watched
+from circus_failover.process_table import ProcessId
+from circus_failover.words import IntentAction
 
 POLL_SECS = 0.05
 HANGUP_AFTER_SECS = 1.0
 """An interactive shell ignores SIGTERM and honours SIGHUP (bash(1), SIGNALS)."""
 KILL_WAIT_SECS = 5.0
+SURVIVOR_SECS = 5.0
+"""The grace of what outlived its server: it has no terminal any more, and the next launch waits."""
 ROUNDS = 3
 SETTLE_SECS = 2.0
 PATIENCE_SECS = 60.0
@@ -50,6 +53,12 @@ class Order:
     tree: Path
     supervisor: int
     """Pid of the circusd that gave the order, which is never ended, wherever it was started from."""
+    own_server: bool = False
+    """Whether the agent has its tmux server for itself."""
+    state_dir: str | None = None
+    """The state directory; None in the order of an earlier version: then nothing is said of its server."""
+    intent: str | None = None
+    """What the end is for, an `IntentAction`."""
 
     @classmethod
     def load(cls, raw: Mapping[str, Any]) -> Order:
@@ -69,12 +78,21 @@ class Order:
             lock=Path(raw["lock"]),
             tree=Path(raw["tree"]),
             supervisor=raw["supervisor"],
+            own_server=bool(raw.get("own_server", False)),
+            state_dir=raw.get("state_dir"),
+            intent=raw.get("intent"),
         )
 
     @property
     def alarm_secs(self) -> int:
         """After so many seconds a worker that hangs is killed; it would hold the lock for ever."""
-        return int(self.stop_secs * ROUNDS + PATIENCE_SECS)
+        return int(max(self.stop_secs, SURVIVOR_SECS) * ROUNDS + PATIENCE_SECS)
+
+    @property
+    def outlived(self) -> bool:
+        """Whether what is left of a dead launch is left without its server."""
+        lost = self.server is not None and not process_table.may_run(self.server)
+        return lost and self.intent == IntentAction.CLEAR
 
     def carry_out(self) -> dict[str, Any]:
         """End the launch and return the report; what went wrong is in it, as outcome `failed`."""
@@ -97,12 +115,18 @@ def _process(raw: Sequence[int] | None) -> ProcessId | None:
 
 def _carry_out(order: Order) -> dict[str, Any]:
     started = time.monotonic()
+    notes: list[str] = []
+    if server_intent.covers(order) == watched.ANY:
+        notes.append(server_intent.announce(order, order.server))
     processes: list[ProcessId] = []
     killed: list[ProcessId] = []
+    strangers: tuple[ProcessId, ...] = ()
     # An agent that ends may start something that outlives it, so what belongs to it is looked for again.
     for _ in range(ROUNDS):
-        new = [process for process in _launch_processes(order) if process not in processes]
-        if processes and not any(_runs(process) for process in new):
+        found = launch_processes.find(order)
+        strangers = found.strangers
+        new = [process for process in found.own if process not in processes]
+        if processes and not any(process_table.may_run(process) for process in new):
             break
         processes += new
         # Written before the first signal: a worker that takes over still knows orphans of a dead parent.
@@ -112,63 +136,46 @@ def _carry_out(order: Order) -> dict[str, Any]:
         crashpoint.reached("worker-after-signal")
         if not new:
             break
-    left = [process.pid for process in processes if _runs(process)]
-    screen, status, number, note = _close_session(order)
-    outcome = "left" if left else "ended"
-    reasons = [note] if note else []
+    left = [process.pid for process in processes if process_table.may_run(process)]
+    alone = [
+        [process.pid, launch_processes.called(process)]
+        for process in strangers
+        if process not in processes and process_table.may_run(process)
+    ]
+    session = _close_session(order)
     if left:
-        reasons.insert(0, f"processes {left} did not end after SIGKILL")
+        notes.insert(0, f"processes {left} did not end after SIGKILL")
+    notes.append(session.note)
+    if alone:
+        named = ", ".join(f"pid {pid} ({name})" for pid, name in alone)
+        notes.append(f"left alone, since nothing proves that it belongs to this launch: {named}")
     return {
-        "outcome": outcome,
-        "reason": "; ".join(reasons),
+        "outcome": "left" if left else "ended",
+        "reason": "; ".join(note for note in dict.fromkeys(notes) if note),
         "killed": [process.pid for process in killed],
         "left": left,
-        "exit_status": status,
-        "exit_signal": number,
-        "last_output": screen,
+        "alone": alone,
+        "exit_status": session.status,
+        "exit_signal": session.number,
+        "ended_at": session.ended_at,
+        "session_lives_on": session.lives_on,
+        "last_output": session.screen,
         "secs": round(time.monotonic() - started, 3),
     }
 
 
-def _launch_processes(order: Order) -> list[ProcessId]:
-    """Return what belongs to this launch: its tree, what carries its name, and what was found before."""
-    found: dict[ProcessId, None] = {}
-    if order.agent is not None:
-        found.update(dict.fromkeys(process_table.descendants(order.agent)))
-    found.update(dict.fromkeys(_carrying(order)))
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        found.update(dict.fromkeys(ProcessId(*pair) for pair in json.loads(order.tree.read_bytes())))
-    # A server inherits the variables of the client that started it; it is no agent. Neither is a keeper.
-    infrastructure = {order.server} if order.server else set()
-    # circusd may have been started from an agent's own shell: it, its keepers and plugins are nobody's agent.
-    supervisor = process_table.identify(order.supervisor)
-    if supervisor is not None:
-        infrastructure.update(process_table.descendants(supervisor))
-    # By pid alone: whoever listens there now is a server, also one that replaced the recorded one.
-    never = {os.getpid(), tmux.server_pid(order.socket)}
-    return [process for process in found if process not in infrastructure and process.pid not in never]
-
-
-def _carrying(order: Order) -> list[ProcessId]:
-    return process_table.carrying(order.launch) if order.launch else []
-
-
-def _runs(process: ProcessId) -> bool:
-    try:
-        return process_table.alive(process)
-    except ProbeFailed:
-        return True
-
-
 def _end(processes: Sequence[ProcessId], order: Order) -> list[ProcessId]:
     """Ask the launch to end, wait out its grace, kill what is left; return what had to be killed."""
+    outlived = order.outlived
+    grace = SURVIVOR_SECS if outlived else order.stop_secs
     # The agent alone is asked first, so that it can end its own tools; its orphans are asked when it is gone.
-    main = [process for process in processes if process == order.agent] or list(processes)
+    agent = [] if outlived else [process for process in processes if process == order.agent]
+    main = agent or list(processes)
     begun = time.monotonic()
     asked: dict[ProcessId, float] = {}
     hung_up: set[ProcessId] = set()
-    while time.monotonic() - begun < order.stop_secs:
-        running = [process for process in processes if _runs(process)]
+    while time.monotonic() - begun < grace:
+        running = [process for process in processes if process_table.may_run(process)]
         if not running:
             return []
         wanted = [process for process in main if process in running] or running
@@ -184,41 +191,65 @@ def _end(processes: Sequence[ProcessId], order: Order) -> list[ProcessId]:
         time.sleep(POLL_SECS)
     killed = [process for process in processes if process_table.send(process, signal.SIGKILL)]
     begun = time.monotonic()
-    while any(_runs(process) for process in killed) and time.monotonic() - begun < KILL_WAIT_SECS:
+    while (
+        any(process_table.may_run(process) for process in killed)
+        and time.monotonic() - begun < KILL_WAIT_SECS
+    ):
         time.sleep(POLL_SECS)
     return killed
 
 
-def _close_session(order: Order) -> tuple[str | None, int | None, int | None, str]:
-    """Keep the last screen and the exit status, then close the session if it is this launch's.
+@dataclass(frozen=True)
+class _Session:
+    """What was learned of a session, and what could not be done about it."""
 
-    Returns:
-        Last screen, exit status, signal number, and what could not be done.
-    """
+    note: str = ""
+    screen: str | None = None
+    """What it showed last."""
+    status: int | None = None
+    number: int | None = None
+    """The signal that ended its process."""
+    ended_at: float | None = None
+    """When tmux says that its process ended, in epoch seconds."""
+    lives_on: bool = False
+    """It is there, with a process that is not the launch's."""
+
+
+def _close_session(order: Order) -> _Session:
+    """Keep the last screen and the exit status, then close the session if it is this launch's."""
+    session, silent = _Session(), False
     try:
         panes = tmux.panes(order.socket, order.session)
         mine = [pane for pane in panes if pane.pane == order.pane] if order.pane else panes
         if order.server is not None and panes and panes[0].server_pid != order.server.pid:
-            return None, None, None, "another server serves its socket now: its session was left alone"
-        if not mine:
-            return None, None, None, ""
-        pane = _settled(order, mine[0])
-        screen = tmux.capture(order.socket, pane.pane)
-        if not pane.dead and not _of_launch(order, pane):
-            return screen, None, None, "its session holds a process of somebody else and was left alone"
-        tmux.close_session(order.socket, order.session)
-        return screen, pane.dead_status, pane.dead_signal, ""
-    except tmux.TmuxTimeout as error:
-        return None, None, None, f"its session could not be closed: {error}"
+            session = _Session("another server serves its socket now: its session was left alone")
+        elif mine:
+            pane = _settled(order, mine[0])
+            screen = tmux.capture(order.socket, pane.pane)
+            if pane.dead or _of_launch(order, pane):
+                note = server_intent.close(order, order.server or process_table.identify(pane.server_pid))
+                if order.agent is not None and pane.pid != order.agent.pid:
+                    # Another program took the pane over: how that ended says nothing of the agent.
+                    return _Session(note, screen)
+                ended_at = pane.dead_time if pane.dead else None
+                return _Session(note, screen, pane.dead_status, pane.dead_signal, ended_at)
+            note = "its session holds a process of somebody else and was left alone"
+            session = _Session(note, screen, lives_on=True)
+            if order.launch is None:
+                # It was adopted, and is its owner's again.
+                tmux.keep_dead_pane(order.socket, pane.pane, keep=False)
     except tmux.TmuxError as error:
-        return None, None, None, f"its session could not be closed: {error}"
+        silent = isinstance(error, tmux.TmuxTimeout)
+        session = _Session(f"its session could not be closed: {error}")
+    server_intent.leave(order, order.server, silent=silent)
+    return session
 
 
 def _of_launch(order: Order, pane: tmux.Pane) -> bool:
     """Say whether a living pane is this launch's own, by pid or by the variables it was started with."""
     if order.agent is not None and pane.pid == order.agent.pid:
         return True
-    return any(process.pid == pane.pid for process in _carrying(order))
+    return launch_processes.carries(order, pane.pid)
 
 
 def _settled(order: Order, pane: tmux.Pane) -> tmux.Pane:
@@ -233,7 +264,12 @@ def _settled(order: Order, pane: tmux.Pane) -> tmux.Pane:
 
     begun = time.monotonic()
     while not whole() and time.monotonic() - begun < SETTLE_SECS:
-        if not pane.dead and order.agent is not None and pane.pid == order.agent.pid and _runs(order.agent):
+        if (
+            not pane.dead
+            and order.agent is not None
+            and pane.pid == order.agent.pid
+            and process_table.may_run(order.agent)
+        ):
             break
         tmux.prod(order.socket)
         time.sleep(POLL_SECS)

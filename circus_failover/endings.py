@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from circus import logger
 
 from circus_failover import crashpoint, liveness
-from circus_failover.agent import NOWHERE, Agent
+from circus_failover.agent import NOWHERE, Agent, Ticket
 from circus_failover.records import ActionRow
 from circus_failover.store import Store, StoreError
 from circus_failover.words import Asked, Cause, IntentAction, Liveness, ParkedBy, Phase, WakeAsked
@@ -131,12 +131,18 @@ class Endings:
         agent.action = stored[0]
         self._supervisor.workforce.work(agent)
 
-    def then_start(self, agent: Agent) -> None:
-        """Let the agent be started once what is left of its last launch is cleared, also by a successor."""
+    def then_start(self, agent: Agent, ticket: Ticket) -> None:
+        """Let the agent be started once what is left of its last launch is cleared, also by a successor.
+
+        Args:
+            agent: whom.
+            ticket: who asked, in whose name, and what for.
+        """
         action = agent.action
         if action is None or action.intent != IntentAction.CLEAR or self._supervisor.store is None:
             return
-        agent.action = replace(action, spec={**action.spec, "then": "start"})
+        asked = [str(ticket.asked), ticket.who, str(ticket.wake), ticket.topic]
+        agent.action = replace(action, spec={**action.spec, "then": "start", "ticket": asked})
         with self._supervisor.store.decision(durable=True):
             self._supervisor.store.change_spec(action.id, agent.action.spec)
 
@@ -230,6 +236,9 @@ class Endings:
             "stop_secs": settings.stop_secs if settings else 10.0,
             "spool": str(state.spool),
             "lock": str(state.agent_lock(agent.identity)),
+            "own_server": row.own_server,
+            "state_dir": str(state.path),
+            "intent": str(intent),
             "then": then,
         }
         return ActionRow(

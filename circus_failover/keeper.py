@@ -6,6 +6,7 @@ The keeper itself is `bin/failover-session`, a shell script without logic.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,12 +45,42 @@ def plan(supervisor: Supervisor, agent: Agent, launch: bool = False) -> KeeperPl
                 "FAILOVER_IDENTITY": agent.identity,
                 "FAILOVER_GENERATION": str(agent.row.generation),
                 "FAILOVER_LAUNCH": str(agent.row.launch),
+                "FAILOVER_STATE_DIR": str(state.path),
             },
             command=["/bin/sh", str(state.launch_file(agent.identity, agent.row.generation))],
             log_command=tmux.pane_log_command(
                 state.pane_log(agent.identity), PANE_LOG_BYTES, PANE_LOG_BACKUPS
             ),
+            died_command=died_command(agent.identity, agent.row.generation)
+            if agent.settings.own_server
+            else None,
         )
         environment["FAILOVER_KEEPER_LAUNCH"] = _SEPARATOR.join(arguments)
         environment["FAILOVER_KEEPER_ERROR"] = str(state.launch_error(agent.identity, agent.row.generation))
     return KeeperPlan(environment)
+
+
+def died_command(identity: str, generation: int) -> str:
+    """Return the tmux commands that report the end of an agent's program through the spool (`pane-died`).
+
+    It finds the state directory by the session's FAILOVER_STATE_DIR: a path in the commands would be expanded
+    by tmux, not by every version in the same way. It says nothing secret; nothing is said twice of one pane.
+    circusd does not depend on it: tmux 3.3a forgets the hook now and then.
+
+    Args:
+        identity: the agent's identity, which needs no quoting.
+        generation: the launch's number.
+    """
+    # tmux older than 3.3 knows no time, and no signal. The name sorts behind all else of that second.
+    told = (
+        f'{{"kind":"pane-died","identity":"{identity}","generation":{generation},"pane":"#{{pane_id}}",'
+        "\"status\":'${s:-null}',\"signal\":'${n:-null}',\"at\":'$t'}"
+    )
+    script = (
+        "trap '' TERM HUP; umask 077; "
+        "s=#{pane_dead_status} n=#{pane_dead_signal} t=#{pane_dead_time}; t=${t:-$(date +%s)}; "
+        f"f=0${{t}}999999999-{identity}-{generation}-pane-died; "
+        f"cd \"$FAILOVER_STATE_DIR/spool\" && echo '{told}' >.$f.tmp && mv -f .$f.tmp $f.json; :"
+    )
+    # What carries FAILOVER_LAUNCH belongs to the launch, and is ended with it: this must not be.
+    return f"set-environment -u FAILOVER_LAUNCH ; run-shell -b {shlex.quote(script)}"

@@ -326,7 +326,9 @@ class Roster:
 
     def forget(self, identity: str) -> None:
         """Drop an agent whose watcher is gone; the store keeps what it remembers."""
-        self.agents.pop(identity, None)
+        agent = self.agents.pop(identity, None)
+        if agent is not None:
+            self._supervisor.bring_up.let_go(agent)
         self._supervisor.pids.forget(identity)
         self._supervisor.watches.forget(identity)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,10 @@ from circus import logger
 
 from circus_failover import process_table
 from circus_failover.agent import LIVE_PHASES, Agent
-from circus_failover.canary import asking, watched
+from circus_failover.canary import asking, starting, watched
 from circus_failover.canary.death import EV, Death
 from circus_failover.canary.watched import Watched, WatchedAgent
+from circus_failover.plugin_input import parse_options
 from circus_failover.policy import server_exit
 from circus_failover.process_table import ProcessId
 from circus_failover.records import LaunchRow, ServerExitRow
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 PLUGIN = "circus_failover.plugins.Canary"
 WORD_SECS = 2.0
 """How long the count of a death waits for the canary to say how the server ended; it takes milliseconds."""
+BEGIN_SECS = 2.0
+"""How long a canary that was started may take until it answers; it takes a tenth of a second."""
 TOGETHER_SECS = 10.0
 """An agent that ended by itself so shortly before or after its server went with it."""
 AT_ONCE = 10
@@ -51,13 +55,15 @@ class ServerWatches:
         """Servers that an agent has left: seen to when its end is over."""
         self._untold = False
         """The canary could not be told of a change: it is told at the next tick to look at everything."""
+        self._begin_after = 0.0
+        """Monotonic seconds before which no canary is started again."""
         self._awaiting: dict[str, tuple[int, float]] = {}
         """Agents whose death is counted when the canary has spoken: the generation, and until when."""
 
     @property
     def expected(self) -> bool:
         """Whether the Canary plugin is configured, so that deaths are the canary's to record."""
-        return any(PLUGIN in str(watcher.cmd) for watcher in self._supervisor.arbiter.watchers)
+        return any(_runs_canary(str(watcher.cmd)) for watcher in self._supervisor.arbiter.watchers)
 
     # -- the list --------------------------------------------------------------------------------------
 
@@ -66,6 +72,9 @@ class ServerWatches:
         if self._supervisor.state is None:
             return
         state_dir = str(self._supervisor.state.path)
+        if self._supervisor.roster.agents:
+            # Before the first launch, so that it is there when that is ready.
+            self._begin(state_dir)
         for agent in self._supervisor.roster.agents.values():
             self.follow(agent)
         wanted = {watched.server_name(server) for server, _ in self._entries.values()}
@@ -131,7 +140,22 @@ class ServerWatches:
         self._tell(state_dir, server)
 
     def _tell(self, state_dir: str, server: ProcessId) -> None:
-        self._untold |= not asking.poke(state_dir, watched.server_name(server))
+        """Tell the canary of a change; one that is not there yet is started, before the plugin would."""
+        if asking.poke(state_dir, watched.server_name(server)):
+            return
+        self._untold = True
+        self._begin(state_dir)
+
+    def _begin(self, state_dir: str) -> None:
+        """Start the canary, if one is wanted and none runs; what it reports is seen to by its plugin."""
+        now = time.monotonic()
+        if now < self._begin_after or not self.expected or asking.holder(state_dir) is not None:
+            return
+        self._begin_after = now + BEGIN_SECS
+        try:
+            starting.begin(state_dir)
+        except OSError as error:
+            logger.error("circus-failover: the canary could not be started: %s", error)
 
     def forget(self, identity: str) -> None:
         """Let go of an agent that is none any more: it lives on, and is nobody's concern here."""
@@ -282,7 +306,8 @@ class ServerWatches:
             return
         cause, reason = cause_of(row), reason_of(row)
         awaited = self._awaiting.pop(agent.identity, None) is not None
-        if launch.end_cause == str(cause) and not awaited:
+        counts = awaited or launch.end_cause != str(cause)
+        if not counts and agent.row.reason == reason:
             return
 
         def writes(store: Store) -> None:
@@ -300,13 +325,25 @@ class ServerWatches:
             writes=writes,
             **changes,
         )
-        self._count(agent)
+        if counts:
+            self._count(agent)
 
     def _went_with(self, launch: LaunchRow, row: ServerExitRow) -> bool:
         """Say whether a launch that ended by itself ended with that server, and nobody has said so yet."""
         if launch.ended_at is None or launch.planned or launch.end_cause not in _UNSAID:
             return False
         return launch.end_cause == str(Cause.SERVER_LOST) or abs(launch.ended_at - row.at) <= TOGETHER_SECS
+
+
+def _runs_canary(command: str) -> bool:
+    """Say whether a watcher's command is the Canary plugin's, and not in a dry run."""
+    if PLUGIN not in command.split():
+        return False
+    # As Circus 0.19 passes options to a plugin (circus.plugins._cfg2str).
+    given = re.search(r"--config (\S+)", command)
+    pairs = (pair.partition(":") for pair in given[1].split(":::")) if given else ()
+    options, _ = parse_options({key: value for key, _, value in pairs}, 1.0)
+    return not options.dry_run
 
 
 def _row(raw: dict[str, Any]) -> ServerExitRow:

@@ -465,7 +465,7 @@ class Store(Reader):
         """Say that a launch had ended before that was noticed."""
         self._db.execute(
             "UPDATE launches SET ended_at = ? WHERE identity = ? AND generation = ? AND ended_at > ?"
-            " AND started_at < ?",
+            " AND COALESCE(up_at, started_at) <= ?",
             (at, identity, generation, at, at),
         )
 

@@ -25,7 +25,7 @@ from circus_failover import (
     tmux,
 )
 from circus_failover.aftermath import Aftermath
-from circus_failover.agent import LIVE_PHASES, Agent
+from circus_failover.agent import COARSE_SECS, LIVE_PHASES, Agent
 from circus_failover.bring_up import BringUps
 from circus_failover.crash_loops import CrashLoops
 from circus_failover.deliveries import Deliveries
@@ -270,8 +270,9 @@ class Supervisor(Recording):
 
     def _died(self, agent: Agent, found: liveness.Evidence) -> None:
         """Record an unplanned end, then have what is left of the launch cleared away."""
-        now = agent.died_at or time.time()
-        agent.died_at = None
+        now, told = time.time(), agent.died_at
+        if told is not None and now - told > COARSE_SECS:
+            now = told
         server = self.watches.exit_of(agent) if found.server_lost else None
         if agent.observed:
             self.record(

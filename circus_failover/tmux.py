@@ -21,6 +21,7 @@ from pathlib import Path
 
 PANE_FORMAT = (
     "#{pane_id}\t#{pane_pid}\t#{pane_dead}\t#{pane_dead_status}\t#{pane_dead_signal}\t#{pid}\t#{pane_tty}"
+    "\t#{pane_dead_time}"
 )
 LOOK_FORMAT = (
     "#{pane_pid}\t#{pane_dead}\t#{pane_dead_status}\t#{pane_dead_signal}\t#{pid}"
@@ -67,6 +68,8 @@ class Pane:
     """Number of the signal that ended a dead pane's process, where one did."""
     server_pid: int
     tty: str
+    dead_time: float | None = None
+    """When a dead pane's process ended, in whole epoch seconds; None also where tmux is older than 3.3."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,7 @@ def panes(path: Path, session: str, timeout: float = 2.0) -> list[Pane]:
 
 
 def _pane(line: str) -> Pane:
-    pane, pid, dead, status, number, server, tty = line.split("\t")
+    pane, pid, dead, status, number, server, tty, died = line.split("\t")
     return Pane(
         pane=pane,
         pid=int(pid),
@@ -222,6 +225,7 @@ def _pane(line: str) -> Pane:
         dead_signal=int(number) if number else None,
         server_pid=int(server),
         tty=tty,
+        dead_time=float(died) if died else None,
     )
 
 
@@ -338,15 +342,56 @@ def prod(path: Path, timeout: float = 2.0) -> None:
     run(path, ["run-shell", "true"], timeout)
 
 
-def close_session(path: Path, session: str, timeout: float = 2.0) -> None:
-    """Close one session, by its exact name; its server ends itself when it was the last one."""
+def keep_dead_pane(path: Path, pane: str, keep: bool = True, timeout: float = 2.0) -> None:
+    """Have a pane stay, dead, when its program ends, so that it can be learned how; or as it was before.
+
+    Only this pane: whatever else is in its window or session goes on as its owner has set it.
+
+    Args:
+        path: the server's socket.
+        pane: the pane's id.
+        keep: False takes it back: its window's own setting is in force again.
+        timeout: seconds to wait for the answer.
+
+    Raises:
+        TmuxTimeout: no answer in time.
+        TmuxError: there is no such pane, or no server.
+    """
+    how = ["-p", "-t", pane, "remain-on-exit", "on"] if keep else ["-p", "-u", "-t", pane, "remain-on-exit"]
+    run(path, ["set-option", *how], timeout)
+
+
+def close_session(path: Path, session: str, timeout: float = 2.0) -> list[str]:
+    """Close one session, by its exact name; its server ends itself when it was the last one.
+
+    Returns:
+        The names of the sessions that were left at that moment; also when it was closed already.
+
+    Raises:
+        TmuxTimeout: no answer in time; the server may still do it later.
+        TmuxError: tmux refused.
+    """
+    # One sequence, so that no other close comes in between (tmux 3.3a).
+    ask = ["kill-session", "-t", f"={session}", ";", "list-sessions", "-F", "#{session_name}"]
     try:
-        run(path, ["kill-session", "-t", f"={session}"], timeout)
+        return run(path, ask, timeout).splitlines()
     except TmuxTimeout:
         raise
     except TmuxError:
-        if session in sessions(path, timeout):
+        left = sessions(path, timeout)
+        if session in left:
             raise
+        return left
+
+
+def ends_when_empty(path: Path, timeout: float = 2.0) -> bool:
+    """Say whether a server ends itself after its last session (`exit-empty`, which is on by default)."""
+    try:
+        return run(path, ["show-options", "-s", "-v", "exit-empty"], timeout).strip() != "off"
+    except TmuxTimeout:
+        raise
+    except TmuxError:
+        return True
 
 
 def probe_arguments(path: Path) -> list[str]:
@@ -360,7 +405,7 @@ def pane_log_command(log: Path, max_bytes: int, backups: int) -> str:
     It rotates without the supervisor, since agents outlive it by months. `dd` passes every read on at once
     (`head` holds output back) and nothing is lost at the turn; the log is turned when a batch of reads, of
     at most 1 MiB, has brought it to `max_bytes`. tmux expands formats and strftime in this argument
-    (cmd-pipe-pane.c, tmux 3.3a), hence the doubled `#` and `%`.
+    (cmd-pipe-pane.c, tmux 3.3a), hence the doubled `%`, and no `#` at all.
     """
     moves = "".join(f'[ -e "$0.{n}" ] && mv -f "$0.{n}" "$0.{n + 1}"; ' for n in range(backups - 1, 0, -1))
     loop = (
@@ -369,8 +414,9 @@ def pane_log_command(log: Path, max_bytes: int, backups: int) -> str:
         'now=$(($(wc -c <"$0"))); [ "$now" -gt "$was" ] || break; was=$now; '
         f'if [ "$now" -ge {max_bytes} ]; then {moves}mv -f "$0" "$0.1"; was=0; fi; done'
     )
-    command = f"exec sh -c {shlex.quote(loop)} {shlex.quote(str(log))}"
-    return command.replace("#", "##").replace("%", "%%")
+    # No doubled `#` before a `[`: tmux keeps both there, for its styles (format_expand1, tmux 3.3a).
+    path = shlex.quote(str(log)).replace("#", "'\"$(printf '\\043')\"'")
+    return f"exec sh -c {shlex.quote(loop)} {path}".replace("%", "%%")
 
 
 def launch_arguments(
@@ -382,6 +428,7 @@ def launch_arguments(
     environment: Mapping[str, str],
     command: Sequence[str],
     log_command: str,
+    died_command: str | None = None,
     width: int = 220,
     height: int = 50,
 ) -> list[str]:
@@ -400,16 +447,22 @@ def launch_arguments(
         environment: variables for the session. They show in `ps`: nothing secret.
         command: the argv that the pane runs.
         log_command: what `pane_log_command` returned.
+        died_command: tmux commands that the server is to run when the pane's program has ended; only for a
+            server of the agent's own: in a shared one nothing is hooked.
+        width: columns of the terminal.
+        height: rows of the terminal.
     """
     variables = [part for name, value in environment.items() for part in ("-e", _literal(f"{name}={value}"))]
     target = f"={session}:"
     config = ["-f", str(own_server_config)] if own_server_config else []
+    hook = [";", "set-hook", "-p", "-t", target, "pane-died", died_command] if died_command else []
     return [
         *[program(), "-u", *config, "-S", str(path)],
         *["new-session", "-d", "-s", session, "-x", str(width), "-y", str(height)],
         *["-c", _literal(str(working_dir).replace("#", "##"))],
         *[*variables, "--", *(_literal(word) for word in command)],
         *[";", "set-option", "-w", "-t", target, "remain-on-exit", "on"],
+        *hook,
         *[";", "pipe-pane", "-t", target, log_command],
     ]
 

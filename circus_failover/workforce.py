@@ -67,6 +67,8 @@ class Workforce:
         path = state.worker_spec(action.id)
         order = {
             **action.spec,
+            # As it is now: a stronger wish may have overtaken the one that the order was made for.
+            "intent": action.intent,
             "action": action.id,
             "tree": str(state.worker_tree(action.id)),
             "supervisor": os.getpid(),

@@ -184,9 +184,15 @@ def last_seen(state_dir: str) -> float | None:
 
 def _put(target: str, text: str) -> None:
     temporary = f"{target}.{os.getpid()}.tmp"
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(handle, text.encode())
-    finally:
-        os.close(handle)
-    os.replace(temporary, target)
+        with open(temporary, "w", opener=_private) as file:
+            file.write(text)
+        os.replace(temporary, target)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_CLOEXEC, 0o600)

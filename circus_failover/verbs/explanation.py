@@ -23,7 +23,7 @@ from circus_failover.policy.idle import IdleAction, IdleSettings, Probe
 from circus_failover.policy.respawn import RespawnAction
 from circus_failover.process_table import ProbeFailed
 from circus_failover.verbs.tasks import shown_task
-from circus_failover.words import Asked, Cause, Liveness, Loop, Phase, WakeMode
+from circus_failover.words import Asked, Cause, Detected, Liveness, Loop, Phase, WakeMode
 
 if TYPE_CHECKING:
     from circus_failover.agent import Agent
@@ -274,6 +274,8 @@ def _restart(
 
 def facts(msg: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what there is to say of an answer of `explain`, as a name and a sentence."""
+    if msg["server_exit"] is not None:
+        yield "its server", _server_line(msg["server_exit"])
     yield "start would", _start_line(msg["start_would"], msg["wake"])
     if msg["wake"]["cause"] != str(Cause.ALREADY_LIVE):
         yield "wake would", _wake_line(msg["wake"], msg["start_would"]["reason"])
@@ -283,6 +285,13 @@ def facts(msg: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "crash loop", _loop_line(msg["crash_loop"], msg["agent"]["identity"])
     if phase in (str(Phase.DOWN), str(Phase.HELD)):
         yield "restart", _restart_line(msg["restart"], phase)
+
+
+def _server_line(found: dict[str, Any]) -> str:
+    """Return how the tmux server of an agent ended that nobody meant to end."""
+    line = f"{found['cause']} ({found['evidence']})" if found["evidence"] else str(found["cause"])
+    line += ", seen as it ended" if found["detected"] == str(Detected.LIVE) else ", found gone later"
+    return f"{line}; snapshot: {found['forensics']}" if found["forensics"] else line
 
 
 def _start_line(start: dict[str, Any], wake: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from typing import Any
 
 from circus.commands.base import Command
@@ -129,6 +130,7 @@ class Explain(Command):  # type: ignore[misc]
         settings = agent.settings
         launches = held.store.launches(agent.identity, 2) if held.store else []
         actions = held.store.actions(agent.identity, 1) if held.store else []
+        server_exit = held.watches.exit_of(agent)
         return {
             "agent": held.view(agent),
             "settings": {
@@ -144,6 +146,7 @@ class Explain(Command):  # type: ignore[misc]
             "gate": agent.divergence or "ok",
             "stays_stopped": agent.row.stay_stopped,
             "launches": [_launch(launch) for launch in launches],
+            "server_exit": asdict(server_exit) if server_exit is not None else None,
             "intent": _action(actions[0]) if actions else None,
             "pane_log": str(held.state.pane_log(agent.identity)) if held.state else None,
             **ahead,

@@ -105,6 +105,10 @@ class Fleet:
         """Add the plugin that parks idle agents."""
         self.plugins["plugin:reaper"] = {"use": "circus_failover.plugins.IdleReaper", **options}
 
+    def canary(self, **options: str) -> None:
+        """Add the plugin that keeps the canary running."""
+        self.plugins["plugin:canary"] = {"use": "circus_failover.plugins.Canary", **options}
+
     def write(self) -> None:
         """Write circus.ini and failover.yaml as described so far."""
         lines = [

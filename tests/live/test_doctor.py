@@ -13,6 +13,7 @@ from typing import Any
 from circus_failover import doctor_systemd
 from circus_failover.store import Store
 from tests.live.fleet import Fleet, wait_for
+from tests.live.with_plugins import await_watched, canary
 
 
 def lines(fleet: Fleet, *arguments: str) -> dict[str, list[dict[str, str]]]:
@@ -162,6 +163,47 @@ def test_a_plugin_that_hangs_is_told(fleet: Fleet) -> None:
     assert level(found, "CrashLoopGuard") == "warn"
     assert "plugin:guard ticked 1" in found["CrashLoopGuard"][0]["finding"]
     assert fleet.ctl("down").code == 0
+
+
+def test_a_canary_is_missed_and_judged_by_what_it_says(fleet: Fleet) -> None:
+    fleet.agent("alpha")
+    fleet.write()
+    assert fleet.ctl("up").code == 0
+    (view,) = fleet.await_up("alpha")
+    found = lines(fleet)
+    assert level(found, "canary") == "warn"
+    assert "does not run, and 1 tmux servers" in found["canary"][0]["finding"]
+    assert found["canary"][0]["remedy"].startswith("add two lines, [plugin:canary] and use = circus_failover")
+    fleet.canary(interval="0.2")
+    fleet.write()
+    assert fleet.ctl("reloadconfig").code == 0
+    said = await_watched(fleet, view["server_pid"])
+    found = lines(fleet)
+    assert level(found, "canary") == "ok", found["canary"]
+    assert f"pid {said['pid']} watches 1 tmux servers" in found["canary"][0]["finding"]
+    os.kill(said["pid"], signal.SIGSTOP)
+    try:
+        found = lines(fleet)
+    finally:
+        os.kill(said["pid"], signal.SIGCONT)
+    assert level(found, "canary") == "warn"
+    assert f"pid {said['pid']} does not answer" in found["canary"][0]["finding"]
+    assert fleet.ctl("down").code == 0
+    assert level(lines(fleet), "canary") == "ok", "it outlives circusd"
+    os.kill(said["pid"], signal.SIGKILL)
+    wait_for("it has ended", lambda: canary(fleet) is None)
+    found = lines(fleet)
+    assert level(found, "canary") == "warn"
+    assert found["canary"][0]["remedy"].startswith("failoverctl up")
+
+
+def test_a_canary_without_agents_is_not_missed(fleet: Fleet) -> None:
+    fleet.agent("alpha")
+    fleet.canary()
+    fleet.write()
+    found = lines(fleet)
+    assert level(found, "canary") == "ok"
+    assert found["canary"][0]["finding"] == "does not run: there is no tmux server to watch"
 
 
 def test_agents_that_are_held_are_named_in_one_line(fleet: Fleet) -> None:

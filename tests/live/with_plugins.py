@@ -9,13 +9,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from circus_failover import tmux
+from circus_failover.canary import asking
+from circus_failover.process_table import ProcessId
 from circus_failover.records import PluginRow
 from tests.live.fleet import Fleet, wait_for
 
 REAPER = "circus_failover.plugins.IdleReaper"
 GUARD = "circus_failover.plugins.CrashLoopGuard"
+CANARY = "circus_failover.plugins.Canary"
 CRASHES = "sh -c 'sleep 0.6; exit 1'"
 NEVER = "3600"
 
@@ -28,6 +32,27 @@ def with_reaper(fleet: Fleet, **options: str) -> None:
 
 def with_guard(fleet: Fleet, **options: str) -> None:
     fleet.plugins["plugin:guard"] = {"use": GUARD, "interval": "0.5", **options}
+
+
+def with_canary(fleet: Fleet, **options: str) -> None:
+    """Give the fleet a canary whose plugin ticks often."""
+    fleet.plugins["plugin:canary"] = {"use": CANARY, "interval": "0.2", **options}
+
+
+def canary(fleet: Fleet) -> ProcessId | None:
+    """Return the canary that runs for a fleet, or None."""
+    return asking.holder(str(fleet.state))
+
+
+def await_watched(fleet: Fleet, *servers: int) -> dict[str, Any]:
+    """Wait until the canary watches these servers (pids) and no others, and return what it says of itself."""
+
+    def look() -> dict[str, Any] | None:
+        said = asking.ask(str(fleet.state), ask="status")
+        pids = sorted(server["pid"] for server in said["servers"]) if said is not None else None
+        return said if pids == sorted(servers) else None
+
+    return wait_for(f"the canary watches {servers}", look)
 
 
 def said(fleet: Fleet, identity: str, **wanted: str) -> list[dict[str, str]]:

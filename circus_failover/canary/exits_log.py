@@ -1,0 +1,93 @@
+"""Read exits.log back: which deaths have their line already. Writes nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import datetime
+
+from circus_failover.canary import watched as lists
+from circus_failover.canary.death import EV, Death
+from circus_failover.logfmt import timestamp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from circus_failover.canary.watched import Watched
+
+EXITS_LOG = "exits.log"
+TAIL = 1024 * 1024
+"""How much of the end of a log is read: where it is open whether a death was recorded, it is a recent one."""
+
+_FIELD = re.compile(r'([a-z_]+)=("(?:[^"\\]|\\.)*"|[^" ]*)(?= |$)')
+
+
+def recorded(state_dir: str, servers: Collection[Watched]) -> dict[str, Death]:
+    """Return the deaths of these servers that have their line already, by the server's name.
+
+    Args:
+        state_dir: the state directory.
+        servers: servers that are gone.
+    """
+    found: dict[str, Death] = {}
+    for base, drill in ((EXITS_LOG, False), (lists.DRILL_LOG, True)):
+        wanted = {(each.socket, str(each.server.pid)): each for each in servers if each.drill == drill}
+        for name in (f"{base}.1", base) if wanted else ():
+            for text in _tail(os.path.join(state_dir, name)):
+                if f" ev={EV} " not in text:
+                    continue
+                line = fields(text)
+                server = wanted.get((line.get("socket", ""), line.get("server_pid", "")))
+                if server is None or line.get("ts", "") < timestamp(server.asked_at):
+                    continue
+                death = _death(server, line)
+                if death is not None:
+                    found[server.name] = death
+    return found
+
+
+def fields(line: str) -> dict[str, str]:
+    """Return the keys and values of one line in logfmt."""
+    return {key: _unquoted(value) for key, value in _FIELD.findall(line)}
+
+
+def _tail(path: str) -> list[str]:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - TAIL))
+            # The first one may lack its beginning, and with it its time: then it is nobody's.
+            return file.read(TAIL).decode(errors="replace").split("\n")
+    except OSError:
+        return []
+
+
+def _unquoted(value: str) -> str:
+    if not value.startswith('"'):
+        return value
+    return value[1:-1].encode("ascii", "backslashreplace").decode("unicode_escape")
+
+
+def _death(server: Watched, line: dict[str, str]) -> Death | None:
+    """Return the death a line tells of, so that line and report agree; None: it is no whole line."""
+    try:
+        return Death(
+            watched=server,
+            at=_epoch(line["ts"]),
+            up=float(line["up"]) if line["up"] else None,
+            number=int(line["signal"]) if "signal" in line else None,
+            status=int(line["status"]) if line.get("status", "unknown") != "unknown" else None,
+            how=line["how"],
+            cause=line["cause"],
+            detected=line["detected"],
+            seen=_epoch(line["last_seen"]) if line["last_seen"] else None,
+            evidence=line["evidence"],
+            forensics=line["forensics"] or None,
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def _epoch(text: str) -> float:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
