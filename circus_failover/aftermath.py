@@ -277,6 +277,7 @@ class Aftermath:
             loop_failures=0,
             loop_from=agent.row.generation,
             last_task=None,
+            uncleared=None,
             **NOWHERE,
             **UNPARKED,
         )

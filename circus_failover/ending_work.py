@@ -231,7 +231,8 @@ def _close_session(order: Order) -> _Session:
                 if order.agent is not None and pane.pid != order.agent.pid:
                     # Another program took the pane over: how that ended says nothing of the agent.
                     return _Session(note, screen)
-                ended_at = pane.dead_time if pane.dead else None
+                # One that was found dead, and without a time: that of the prod says nothing.
+                ended_at = mine[0].dead_time if mine[0].dead else pane.dead_time
                 return _Session(note, screen, pane.dead_status, pane.dead_signal, ended_at)
             note = "its session holds a process of somebody else and was left alone"
             session = _Session(note, screen, lives_on=True)

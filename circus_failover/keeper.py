@@ -65,7 +65,7 @@ def died_command(identity: str, generation: int) -> str:
 
     It finds the state directory by the session's FAILOVER_STATE_DIR: a path in the commands would be expanded
     by tmux, not by every version in the same way. It says nothing secret; nothing is said twice of one pane.
-    circusd does not depend on it: tmux 3.3a forgets the hook now and then.
+    circusd does not depend on it: tmux 3.3a is late with it now and then (`tmux.prod`).
 
     Args:
         identity: the agent's identity, which needs no quoting.

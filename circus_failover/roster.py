@@ -200,6 +200,7 @@ class Roster:
         """Take a watcher in, or look again at one that is in: its object and settings may have changed."""
         identity = str(watcher.name)
         agent = self.agents.get(identity)
+        came_back = agent is None and self._ends is None
         if agent is None:
             row = self._remembered(identity)
             # How an agent of its name ended that was removed is not its history.
@@ -212,6 +213,10 @@ class Roster:
         # A keeper has nothing to finish, and while Circus waits for one every other command waits.
         watcher.graceful_timeout = min(watcher.graceful_timeout, KEEPER_GRACE_SECS)
         self.read_settings(agent)
+        if came_back:
+            # Nobody looked at it while no section named it, and no hook is called for one without autostart.
+            self._supervisor.watches.follow(agent)
+            self._supervisor.check(agent)
         return agent
 
     def remember(self, agent: Agent, row: AgentRow) -> None:
@@ -306,7 +311,7 @@ class Roster:
         row = store.agent(identity)
         if row is None:
             raise MessageError(f"nothing is known of an agent {identity!r}")
-        found = liveness.recorded(row)
+        found = liveness.recorded(replace(row, uncleared=None))
         if found is not None and found.liveness is not Liveness.DEAD:
             raise MessageError(
                 f"{identity} may still run (pid {row.pid}), and no section names it: declare it, then `rm` it"

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circus_failover import process_table, tmux
+from circus_failover import crashpoint, process_table, tmux
 from circus_failover.canary import watched
 from circus_failover.process_table import ProcessId
 from circus_failover.words import IntentAction
@@ -80,6 +80,7 @@ def close(order: Order, server: ProcessId | None) -> str:
     """
     with _one_at_a_time(order):
         note, left, silent = announce(order, server), None, False
+        crashpoint.reached("worker-before-close")
         try:
             left = tmux.close_session(order.socket, order.session)
         except tmux.TmuxError as error:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from circus import logger
 
-from circus_failover import process_table
+from circus_failover import crashpoint, process_table
 from circus_failover.agent import LIVE_PHASES, Agent
 from circus_failover.canary import asking, starting, watched
 from circus_failover.canary.death import EV, Death
@@ -77,6 +77,11 @@ class ServerWatches:
             self._begin(state_dir)
         for agent in self._supervisor.roster.agents.values():
             self.follow(agent)
+        for agent in self._supervisor.roster.agents.values():
+            # Taken in by a circusd that died before it had followed it.
+            row = self.exit_of(agent)
+            if row is not None:
+                self._follow_one(agent, agent.row.generation, row)
         wanted = {watched.server_name(server) for server, _ in self._entries.values()}
         for name in list(watched.names(state_dir)):
             if name in wanted:
@@ -281,6 +286,7 @@ class ServerWatches:
         with store.decision(durable=True):
             store.take_in(name, time.time())
             new = [row for row in rows if store.add_server_exit(row)]
+        crashpoint.reached("server-exits-taken-in")
         self._supervisor.spawn(self._follow_all(new))
 
     async def _follow_all(self, rows: list[ServerExitRow]) -> None:
@@ -307,7 +313,8 @@ class ServerWatches:
         cause, reason = cause_of(row), reason_of(row)
         awaited = self._awaiting.pop(agent.identity, None) is not None
         counts = awaited or launch.end_cause != str(cause)
-        if not counts and agent.row.reason == reason:
+        told = agent.row.reason == reason or agent.phase not in (Phase.DOWN, Phase.STOPPED)
+        if not counts and told:
             return
 
         def writes(store: Store) -> None:

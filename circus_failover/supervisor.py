@@ -16,6 +16,7 @@ from tornado.ioloop import IOLoop, PeriodicCallback
 
 from circus_failover import (
     claims,
+    crashpoint,
     liveness,
     private_file,
     process_table,
@@ -323,6 +324,7 @@ class Supervisor(Recording):
             self._unstored_ends.add(agent.identity)
             return
         self._unstored_ends.discard(agent.identity)
+        crashpoint.reached("death-recorded")
         agent.starting = None
         agent.last_cause = str(cause)
         self.pids.forget(agent.identity)

@@ -9,19 +9,21 @@ from __future__ import annotations
 import _socket
 import contextlib
 import os
-import select
 import signal
 import struct
 import sys
 
 from circus_failover import process_table
 from circus_failover.canary import exit_status
+from circus_failover.canary.polling import Kqueue
 from circus_failover.process_table import ProbeFailed, ProcessId
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from circus_failover.canary.exit_status import Ended
-    from circus_failover.canary.polling import Kqueue, Poller
+    from circus_failover.canary.polling import Poller
     from circus_failover.canary.watched import Watched
 
 
@@ -207,7 +209,7 @@ class Client(_NoHandle):
         check(watched.server)
         path = os.environ.get("PATH", os.defpath)
         command = ["tmux", "-C", "-S", watched.socket, "wait-for", f"failover-canary-{os.getpid()}"]
-        files = [(os.POSIX_SPAWN_DUP2, self._input, 0)]
+        files: list[Any] = [(os.POSIX_SPAWN_DUP2, self._input, 0)]
         files += [(os.POSIX_SPAWN_OPEN, handle, os.devnull, os.O_WRONLY, 0) for handle in (1, 2)]
         try:
             pid = os.posix_spawnp("tmux", command, {"PATH": path}, file_actions=files)
@@ -241,8 +243,8 @@ def choose(poller: Poller, descriptors: int, wanted: str | None = None) -> Means
             # An old kernel, or a container whose system call filter does not know it.
             if wanted == PIDFD:
                 raise ValueError(f"pidfd_open: {error.strerror}") from error
-    if wanted in (None, KQUEUE) and hasattr(select, "kqueue"):
-        return KqueueProcess(poller)  # type: ignore[arg-type]
+    if wanted in (None, KQUEUE) and isinstance(poller, Kqueue):
+        return KqueueProcess(poller)
     if wanted is not None:
         raise ValueError(f"this system ({sys.platform}) has no {wanted}")
     return Client()

@@ -10,7 +10,7 @@ import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    from typing import Any, Protocol
 
     class Poller(Protocol):
         """What waits."""
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 AT_ONCE = 1024
 """How many keys are returned at once: all, since the time at which they were ready is noted then."""
+
+
+_select: Any = select
+"""Linux has no kqueue, and its type stubs none either."""
 
 
 class Epoll:
@@ -55,13 +59,13 @@ class Kqueue:
     """macOS and the BSDs."""
 
     def __init__(self) -> None:
-        self._queue = select.kqueue()
+        self._queue = _select.kqueue()
 
     def _change(self, ident: int, kind: int, flags: int, what: int = 0) -> None:
-        self._queue.control([select.kevent(ident, kind, flags, what)], 0)
+        self._queue.control([_select.kevent(ident, kind, flags, what)], 0)
 
     def add(self, handle: int) -> None:
-        self._change(handle, select.KQ_FILTER_READ, select.KQ_EV_ADD)
+        self._change(handle, _select.KQ_FILTER_READ, _select.KQ_EV_ADD)
 
     def add_process(self, pid: int) -> None:
         """Wait until a process ends.
@@ -69,32 +73,34 @@ class Kqueue:
         Raises:
             ProcessLookupError: there is none with this pid.
         """
-        self._change(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD | select.KQ_EV_ONESHOT, select.KQ_NOTE_EXIT)
+        self._change(
+            pid, _select.KQ_FILTER_PROC, _select.KQ_EV_ADD | _select.KQ_EV_ONESHOT, _select.KQ_NOTE_EXIT
+        )
 
     def remove_process(self, pid: int) -> None:
         """Wait for a process no more."""
-        self._forget(pid, select.KQ_FILTER_PROC)
+        self._forget(pid, _select.KQ_FILTER_PROC)
 
     def writing(self, handle: int, wanted: bool) -> None:
         if wanted:
-            self._change(handle, select.KQ_FILTER_WRITE, select.KQ_EV_ADD)
+            self._change(handle, _select.KQ_FILTER_WRITE, _select.KQ_EV_ADD)
         else:
-            self._forget(handle, select.KQ_FILTER_WRITE)
+            self._forget(handle, _select.KQ_FILTER_WRITE)
 
     def remove(self, handle: int) -> None:
-        self._forget(handle, select.KQ_FILTER_READ)
-        self._forget(handle, select.KQ_FILTER_WRITE)
+        self._forget(handle, _select.KQ_FILTER_READ)
+        self._forget(handle, _select.KQ_FILTER_WRITE)
 
     def _forget(self, ident: int, kind: int) -> None:
         try:
-            self._change(ident, kind, select.KQ_EV_DELETE)
+            self._change(ident, kind, _select.KQ_EV_DELETE)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ESRCH):
                 raise
 
     def wait(self, timeout: float | None) -> list[int]:
         found = self._queue.control(None, AT_ONCE, timeout)
-        return [-event.ident if event.filter == select.KQ_FILTER_PROC else event.ident for event in found]
+        return [-event.ident if event.filter == _select.KQ_FILTER_PROC else event.ident for event in found]
 
 
 def poller() -> Poller:

@@ -22,6 +22,7 @@ import signal
 from circus_failover import process_table
 from circus_failover.canary import watched
 from circus_failover.canary.environment import kept
+from circus_failover.process_table import ProcessId
 
 USAGE = "usage: process.py STATE_DIR [--means pidfd|kqueue|client]"
 NAME = "failover-canary"
@@ -47,6 +48,7 @@ def main(argv: list[str]) -> int:
     try:
         lock = _lock(os.path.join(state_dir, watched.LOCK))
         if lock is None:
+            _remind(state_dir)
             return 0
         says = _detach()
     except OSError as error:
@@ -96,6 +98,17 @@ def _lock(path: str) -> int | None:
         os.close(handle)
         return None
     return handle
+
+
+def _remind(state_dir: str) -> None:
+    """Tell the canary that runs to listen anew, when somebody has removed its socket."""
+    if os.path.exists(os.path.join(state_dir, watched.SOCKET)):
+        return
+    # It is deaf to HUP, or listens to it, before the lock's text names it.
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, process_table.ProbeFailed):
+        with open(os.path.join(state_dir, watched.LOCK)) as file:
+            content = json.load(file)
+        process_table.send(ProcessId(int(content["pid"]), int(content["start"])), signal.SIGHUP)
 
 
 def _detach() -> int | bool:

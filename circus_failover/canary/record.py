@@ -19,7 +19,7 @@ from circus_failover.canary.exits_log import EXITS_LOG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from circus_failover.canary.death import Death
 
@@ -62,7 +62,7 @@ class Recorder:
         self.recorded = 0
         """Deaths whose line was written since the start."""
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return any(entry.name == name for entry in self._queue)
 
     @property
@@ -106,7 +106,7 @@ class Recorder:
         self._failures = self._failures + 1 if self._queue else 0
 
     def _step(
-        self, path: str, step: Callable[..., None], batch: list[tuple[Entry, Death | None]]
+        self, path: str, step: Callable[..., None], batch: Sequence[tuple[Entry, Death | None]]
     ) -> list[str]:
         """Take one step for a batch; return what is in the way."""
         if not batch:
@@ -174,7 +174,7 @@ class Recorder:
             entry.reported = True
         _sync_folder(folder)
 
-    def _remove(self, folder: str, batch: list[tuple[Entry, Death | None]]) -> None:
+    def _remove(self, folder: str, batch: Sequence[tuple[Entry, Death | None]]) -> None:
         for entry, _ in batch:
             lists.remove(self._state_dir, entry.name)
             entry.removed = True

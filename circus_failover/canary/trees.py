@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
 WHOLE_SECS = 60.0
-"""How long the tree of a launch that has ended is kept whole: the snapshot of its death may yet come."""
-KEPT_SECS = 3600.0
-"""How long what is left of it is kept."""
+"""How long the tree of a launch that has ended is kept whole: the snapshot of its death may yet come.
+
+What is left of it is kept for as long as it lives: the next launch, which ends it first, may come late.
+"""
 
 
 class Tree(namedtuple("Tree", ("processes", "ended"))):
@@ -69,7 +70,7 @@ def follow(
         ended = now if known.ended is None else known.ended
         if now - ended <= WHOLE_SECS and known.processes:
             after[launch] = Tree({**known.processes, **here}, ended)
-        elif now - ended <= KEPT_SECS and here:
+        elif here:
             after[launch] = Tree(here, ended)
     return after
 

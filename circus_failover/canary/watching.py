@@ -75,13 +75,16 @@ class Canary:
 
     def begin(self) -> None:
         """Listen: from here on it can be told of servers."""
-        _tell_of_removals(os.path.join(self._state_dir, lists.FOLDER))
+        _tell_of_removals(os.path.dirname(os.path.join(self._state_dir, lists.LOCK)))
         self._listen()
 
     def run(self) -> None:
-        """Watch until nothing is left to watch, somebody says TERM, or the state directory is gone."""
+        """Watch until nothing is left to watch, somebody says TERM, or the state directory is gone.
+
+        HUP makes it listen anew, and look at the list.
+        """
         self._look()
-        self._attend()
+        self._turn([])
         while not self._over:
             self._turn(self._poller.wait(self._timeout()))
         if not self._homeless():
@@ -142,7 +145,10 @@ class Canary:
         if self._recorder.due is not None and self._recorder.due <= now:
             self._recorder.write()
         self._gone(self._list.arm(self._list.due(now)))
-        if self._look_at is not None and self._look_at <= now:
+        if self._look_at is None:
+            # Not at once: whoever removes the state directory may be at it.
+            self._look_at = now + DEAF_SECS if self._control.missing else None
+        elif self._look_at <= now:
             self._listen()
             self._look()
         if self._list.servers or self._recorder.due is not None or self._snapshots.busy:
@@ -173,12 +179,13 @@ class Canary:
             numbers = os.read(self._signals, 4096)
         if signal.SIGTERM in numbers:
             self._over = True
-        if signal.SIGIO in numbers and self._control.missing and not self._homeless():
+        if signal.SIGHUP in numbers and not self._homeless():
             self._listen()
+            self._look()
         return self._reap() if signal.SIGCHLD in numbers else []
 
     def _reap(self) -> list[Server]:
-        found = []
+        found: list[Server] = []
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -323,14 +330,14 @@ def _signals(poller: Poller) -> int:
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGIO):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGIO):
         signal.signal(number, lambda number, frame: None)
     poller.add(reader)
     return reader
 
 
 def _tell_of_removals(folder: str) -> None:
-    """Have the kernel send SIGIO when a file is removed from a folder: its socket, above all.
+    """Have the kernel send SIGIO when a file is removed from a folder, where that is rare: that of the locks.
 
     So the end of the state directory is noticed without looking for it. Linux without CONFIG_DNOTIFY, and
     other systems, have no such signal: there it is noticed at the next request or death.

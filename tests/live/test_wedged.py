@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 
 from tests.live.fleet import Fleet, alive, wait_for
 
-WEDGED_SECS = 8.0
-"""2 s for an answer, and a tick before and after; the rest is for a busy machine."""
+WEDGED_SECS = 12.0
+"""Twice 2 s for an answer, and a tick before and after; the rest is for a busy machine."""
 
 
 def await_state(fleet: Fleet, name: str, state: str, timeout: float = WEDGED_SECS) -> dict[str, Any]:
@@ -48,8 +49,76 @@ def test_a_stopped_server_is_shown_and_recovers_and_nothing_is_killed(fleet: Fle
     view = await_state(fleet, "alpha", "unknown")
     assert (view["phase"], view["reason"], view["pid"]) == ("up", None, alpha["pid"])
     assert fleet.view("gamma")["pid"] == gamma["pid"]
-    actions = [record["action"] for record in fleet.lifecycle() if record["ev"] == "supervise"]
-    assert actions == ["server-wedged", "server-answers"]
+    wedged, answers = lines(fleet)
+    assert (wedged["ev"], answers["ev"]) == ("server-wedged", "server-answers")
+    for line in (wedged, answers):
+        assert line["agents"] == "alpha"
+        assert line["socket"] == str(fleet.socket("alpha"))
+        assert line["server_pid"] == str(alpha["server_pid"])
+        assert "identity" not in line
+    assert 4.0 <= float(wedged["secs"]) <= float(answers["secs"])
+    assert not [record for record in fleet.lifecycle() if record["ev"] == "supervise"]
+    # The history of an agent has its own share of it, the newest first.
+    with fleet.store() as store:
+        told = [entry["ev"] for entry in store.history("alpha") if entry["ev"].startswith("server-")]
+    assert told == ["server-answers", "server-wedged"]
+
+
+def lines(fleet: Fleet) -> list[dict[str, str]]:
+    """Return what lifecycle.log says of servers that hang."""
+    return [record for record in fleet.lifecycle() if record["ev"] in ("server-wedged", "server-answers")]
+
+
+def probe(fleet: Fleet, socket: Path) -> int | None:
+    """Return the pid of the client that waits for an answer of this server just now."""
+    for process in fleet.processes():
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
+            if str(socket).encode() in words and b"display-message" in words:
+                return process.pid
+    return None
+
+
+def test_one_silent_probe_says_nothing(fleet: Fleet) -> None:
+    fleet.agent("alpha")
+    fleet.start()
+    (alpha,) = fleet.await_up("alpha")
+    os.kill(alpha["server_pid"], signal.SIGSTOP)
+    try:
+        first = wait_for("a probe", lambda: probe(fleet, fleet.socket("alpha")))
+        # The second follows at once, so that the first was in vain.
+        wait_for("another probe", lambda: probe(fleet, fleet.socket("alpha")) not in (None, first))
+        assert fleet.view("alpha")["state"] == "unknown"
+    finally:
+        os.kill(alpha["server_pid"], signal.SIGCONT)
+    wait_for("it is answered", lambda: not probe(fleet, fleet.socket("alpha")))
+    fleet.await_ticks(3)
+    assert fleet.view("alpha")["state"] == "unknown"
+    assert lines(fleet) == []
+
+
+def test_a_server_of_many_agents_is_said_to_hang_once_and_all_of_them_are_shown(fleet: Fleet) -> None:
+    names = [f"agent-{number}" for number in range(3)]
+    socket = shared(fleet, *names)
+    fleet.agent("apart")
+    fleet.start()
+    first, *_ = fleet.await_up(*names, "apart")
+    os.kill(first["server_pid"], signal.SIGSTOP)
+    try:
+        for name in names:
+            view = await_state(fleet, name, "wedged")
+            assert str(socket) in view["reason"]
+        fleet.await_ticks(3)
+        (line,) = lines(fleet)
+        assert line["agents"] == ",".join(names)
+        assert fleet.view("apart")["state"] == "unknown"
+    finally:
+        os.kill(first["server_pid"], signal.SIGCONT)
+    for name in names:
+        view = await_state(fleet, name, "unknown")
+        assert view["reason"] is None
+    fleet.await_ticks()
+    assert [line["ev"] for line in lines(fleet)] == ["server-wedged", "server-answers"]
 
 
 def shared(fleet: Fleet, *names: str, **options: str) -> Path:
@@ -124,7 +193,9 @@ def test_a_wedged_server_that_dies_is_a_death(fleet: Fleet) -> None:
     os.kill(was["server_pid"], signal.SIGKILL)
     view = fleet.await_phase("alpha", "down")
     assert view["state"] is None
-    assert view["wedged"] is False
+    wait_for("it is not wedged any more", lambda: fleet.view("alpha")["wedged"] is False)
+    # It never answered.
+    assert [line["ev"] for line in lines(fleet)] == ["server-wedged"]
     assert fleet.ctl("start", "alpha").code == 0
     assert fleet.view("alpha")["state"] == "unknown"
 

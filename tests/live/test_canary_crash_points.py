@@ -1,0 +1,255 @@
+"""Whatever dies at any moment of a server's death or of a stop: one record of the death, none of the stop.
+
+One fleet serves all tests of this module; each starts agents of its own in it, and leaves circusd and the
+canary running, without a crash point.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from circus_failover import process_table
+from circus_failover.canary import starting, watched
+from circus_failover.process_table import ProcessId
+from tests.live.fleet import Fleet, alive, wait_for
+from tests.live.test_server_deaths import (
+    await_dead,
+    canary_of,
+    exits_of,
+    lasting_fleet,
+    once_each,
+    running_servers,
+    server_exits,
+)
+from tests.live.with_plugins import NEVER, await_watched, with_canary
+
+CIRCUSD_POINTS = ["intent-written", "worker-started", "report-taken-in"]
+WORKER_POINTS = ["worker-before-signal", "worker-after-signal", "worker-before-report"]
+CANARY_POINTS = ["canary-before-line", "canary-after-line", "canary-after-report"]
+MOMENTS_MS = [0, 4, 10, 20, 45]
+CRASHES = 8
+"""More than there are steps that one point can interrupt."""
+PLUGIN = "plugin:canary"
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The agents of one test; the last two share a server."""
+
+    name: str
+
+    @property
+    def stops(self) -> str:
+        return f"{self.name}-stops"
+
+    @property
+    def dies(self) -> str:
+        return f"{self.name}-dies"
+
+    @property
+    def ends(self) -> str:
+        return f"{self.name}-ends"
+
+    @property
+    def leaves(self) -> str:
+        return f"{self.name}-leaves"
+
+    @property
+    def stays(self) -> str:
+        return f"{self.name}-stays"
+
+    @property
+    def all(self) -> list[str]:
+        return [self.stops, self.dies, self.ends, self.leaves, self.stays]
+
+
+CASTS = {point: Cast(point) for point in (*CIRCUSD_POINTS, *WORKER_POINTS, *CANARY_POINTS)}
+
+
+@pytest.fixture(scope="module")
+def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    with lasting_fleet(request) as made:
+        with_canary(made, interval=NEVER)
+        options = {"failover__command": "sleep 600", "failover__stop_secs": "0.3", "autostart": "False"}
+        for cast in CASTS.values():
+            shared = str(made.folder / f"{cast.name}.sock")
+            for name in cast.all:
+                socket = shared if name in (cast.leaves, cast.stays) else ""
+                made.agent(name, failover__socket=socket, **options)
+        for moment in MOMENTS_MS:
+            made.agent(f"moment-{moment}", **options)
+            made.agent(f"closed-{moment}", **options)
+        made.agent("anchor", failover__command="sleep 600")
+        made.start()
+        yield made
+        once_each(made)
+
+
+def up(fleet: Fleet, *names: str) -> None:
+    """Start agents at once, and wait until the canary watches them all."""
+    fleet.call_all(*({"command": "start", "name": name, "waiting": True} for name in names))
+    fleet.await_up(*names)
+    await_watched(fleet, *running_servers(fleet))
+
+
+def stop(fleet: Fleet, cast: Cast) -> None:
+    """Ask for the two stops; nobody waits for an answer, since circusd may die of it."""
+    fleet.call_all(*({"command": "stop", "name": name} for name in (cast.stops, cast.leaves)), timeout=0)
+
+
+def act(fleet: Fleet, cast: Cast) -> None:
+    """Kill one server, one agent, and ask for two stops: all at once."""
+    server, agent = fleet.view(cast.dies)["server_pid"], fleet.view(cast.ends)["pid"]
+    stop(fleet, cast)
+    os.kill(server, signal.SIGKILL)
+    os.kill(agent, signal.SIGKILL)
+
+
+def over(fleet: Fleet, cast: Cast) -> bool:
+    """Whether nothing of all that is under way any more, as the store has it."""
+    with fleet.store() as store:
+        agents, open_ = store.agents(), store.open_actions()
+        recorded = any(one["identity"] == cast.dies for row in store.server_exits() for one in row.agents)
+    phases = {name: agents[name].phase for name in cast.all}
+    wanted = {
+        cast.stops: "stopped",
+        cast.leaves: "stopped",
+        cast.dies: "down",
+        cast.ends: "down",
+        cast.stays: "up",
+    }
+    return recorded and not open_ and phases == wanted and agents[cast.ends].cause == "signaled"
+
+
+def comes_out_right(fleet: Fleet, cast: Cast) -> None:
+    """Everything that must hold in the end, whatever died on the way."""
+    wait_for("all is over", lambda: over(fleet, cast))
+    await_dead(fleet, cast.dies, "server-lost")
+    await_watched(fleet, *running_servers(fleet))
+    assert [line["ev"] for line in exits_of(fleet, cast.dies)] == ["server-exit"]
+    (line,) = exits_of(fleet, cast.ends)
+    assert (line["ev"], line["dead_signal"]) == ("session-exit", "9")
+    assert exits_of(fleet, cast.stops) == exits_of(fleet, cast.leaves) == []
+    planned = {name: fleet.launches(name)[0].planned for name in cast.all[:4]}
+    assert planned == {cast.stops: True, cast.leaves: True, cast.dies: False, cast.ends: False}
+    # No intent is left behind: what somebody closes now is nobody's of ours.
+    wait_for("no intent is left", lambda: not list((fleet.state / watched.SERVERS).glob("*.intent")))
+    fleet.tmux(Path(fleet.view(cast.stays)["socket"]), "kill-server")
+    await_dead(fleet, cast.stays, "server-ended")
+    (line,) = exits_of(fleet, cast.stays)
+    assert (line["cause"], line["agents"]) == ("orderly-unintended", cast.stays)
+    await_watched(fleet, *running_servers(fleet))
+
+
+@pytest.mark.parametrize("point", CIRCUSD_POINTS)
+def test_circusd_dies_at_the_same_seam_again_and_again(fleet: Fleet, point: str) -> None:
+    cast = CASTS[point]
+    up(fleet, *cast.all)
+    fleet.end(signal.SIGKILL)
+    fleet.start(crash_at=point)
+    act(fleet, cast)
+    fleet.crashed()
+    for _ in range(CRASHES):
+        fleet.start(crash_at=point, wait=False)
+        stop(fleet, cast)
+        assert fleet.circusd is not None
+        circusd = fleet.circusd
+        wait_for("it dies, or all is over", lambda c=circusd: c.poll() is not None or over(fleet, cast))
+        if circusd.poll() is None:
+            break
+        fleet.crashed()
+    assert fleet.circusd is not None, f"it died {CRASHES} times and nothing came of it"
+    fleet.end(signal.SIGKILL)
+    fleet.start()
+    comes_out_right(fleet, cast)
+
+
+@pytest.mark.parametrize("point", WORKER_POINTS)
+def test_workers_always_die_at_a_seam_and_another_circusd_finishes(fleet: Fleet, point: str) -> None:
+    cast = CASTS[point]
+    up(fleet, *cast.all)
+    fleet.end(signal.SIGKILL)
+    fleet.start(crash_at=point)
+    act(fleet, cast)
+
+    def twice() -> bool:
+        with fleet.store() as store:
+            found = store.open_actions()
+        return {one.identity for one in found if one.attempts >= 2} >= {cast.stops, cast.leaves, cast.ends}
+
+    wait_for("each end was tried twice", twice)
+    assert exits_of(fleet, cast.stops) == exits_of(fleet, cast.leaves) == exits_of(fleet, cast.ends) == []
+    fleet.end(signal.SIGKILL)
+    fleet.start()
+    comes_out_right(fleet, cast)
+
+
+def ask_circusd(fleet: Fleet, verb: str) -> None:
+    """Have circusd start or stop the plugin; it refuses while another command runs (Circus 0.19)."""
+    wait_for(verb, lambda: fleet.call(verb, name=PLUGIN, waiting=True)["status"] == "ok")
+
+
+def next_canary(state: str) -> ProcessId:
+    """Start a canary, and return it, also when it has died of its crash point by then."""
+
+    def who() -> ProcessId:
+        said = json.loads(Path(state, watched.LOCK).read_text())
+        return ProcessId(said["pid"], said["start"])
+
+    before = who()
+    wait_for("the last one has ended", lambda: not process_table.may_run(before))
+    starting.start(state)
+    return wait_for("the next one", lambda: (now := who()) != before and now or None)
+
+
+@pytest.mark.parametrize("point", CANARY_POINTS)
+def test_canaries_die_at_a_seam_one_after_another(
+    fleet: Fleet, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cast, state = CASTS[point], str(fleet.state)
+    up(fleet, *cast.all)
+    # From here on the canaries are ours, one at a time.
+    ask_circusd(fleet, "stop")
+    os.kill(canary_of(fleet).pid, signal.SIGKILL)
+    monkeypatch.setenv("FAILOVER_CRASH_AT", point)
+    canary = next_canary(state)
+    await_watched(fleet, *running_servers(fleet))
+    act(fleet, cast)
+    for _ in range(3):
+        wait_for("it died", lambda one=canary: not process_table.may_run(one))
+        canary = next_canary(state)
+    wait_for("it died", lambda one=canary: not process_table.may_run(one))
+    monkeypatch.delenv("FAILOVER_CRASH_AT")
+    ask_circusd(fleet, "start")
+    comes_out_right(fleet, cast)
+
+
+@pytest.mark.parametrize("moment", MOMENTS_MS)
+def test_circusd_is_killed_at_any_moment_of_a_server_s_death(fleet: Fleet, moment: int) -> None:
+    killed, closed = f"moment-{moment}", f"closed-{moment}"
+    up(fleet, killed, closed)
+    server, closes = fleet.view(killed)["server_pid"], fleet.view(closed)["server_pid"]
+    os.kill(closes, signal.SIGTERM)
+    os.kill(server, signal.SIGKILL)
+    until = time.monotonic() + moment / 1000
+    while time.monotonic() < until:  # any moment, on purpose
+        pass
+    fleet.end(signal.SIGKILL)
+    fleet.start()
+    told = await_dead(fleet, killed, "server-lost")
+    assert "was killed (SIGKILL)" in told["agent"]["reason"] and told["crash_loop"]["deaths"] == 1
+    told = await_dead(fleet, closed, "server-ended")
+    assert "was closed by somebody" in told["agent"]["reason"] and told["crash_loop"]["deaths"] == 0
+    for name, pid in ((killed, server), (closed, closes)):
+        assert [line["ev"] for line in exits_of(fleet, name)] == ["server-exit"]
+        (found,) = server_exits(fleet, pid)
+        (launch,) = fleet.launches(name)
+        assert launch.ended_at == found.at and not launch.planned and not alive(pid)
