@@ -84,7 +84,13 @@ def measure(chosen: tuple[str, ...], size: Size) -> list[Result]:
         "supervise": lambda: supervise.benchmark(size.supervised, size.ticks),
         "canary": lambda: canary.benchmark(size.watched, size.kills, size.rounds, size.still_secs),
     }
-    found = {name: run() for name, run in alone.items() if name in chosen}
+    found: dict[str, list[Result]] = {}
+    for name, run in alone.items():
+        if name in chosen:
+            try:
+                found[name] = run()
+            except (RuntimeError, OSError, CallError) as error:
+                say(f"{name} FAILED, the others go on: {error}")
     if set(chosen) - set(alone):
         with Ground() as ground:
             large = LargeFleet(ground, size.large)

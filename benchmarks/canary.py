@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import mass_deaths
-from benchmarks.deathwatch import CLASSIC, Canary, Site, disk, resolution, two_designs
+from benchmarks.deathwatch import CLASSIC, Canary, Site, Spent, disk, resolution, two_designs
 from benchmarks.ground import say
 from benchmarks.keepers import pss
 from benchmarks.lone_servers import Server, kill
@@ -188,26 +188,6 @@ def _weight(size: int, when: str, memory: tuple[float, float, float]) -> Result:
         ratio=ours / beside,
         goal=MEMORY_GOAL_MB,
     )
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What processes have used since they began."""
-
-    wakes: int
-    """How often one of their threads gave up or lost its core."""
-    cpu_ms: float
-
-    @staticmethod
-    def of(pids: Sequence[int]) -> Spent:
-        """Read both, of all threads: status (proc_pid_status(5)) and schedstat, whose first field is ns."""
-        wakes, cpu = 0, 0
-        for pid in pids:
-            for thread in Path(f"/proc/{pid}/task").iterdir():
-                rows = dict(row.split(":", 1) for row in (thread / "status").read_text().splitlines())
-                wakes += int(rows["voluntary_ctxt_switches"]) + int(rows["nonvoluntary_ctxt_switches"])
-                cpu += int((thread / "schedstat").read_text().split()[0])
-        return Spent(wakes, cpu / 1e6)
 
 
 def _still(site: Site, seconds: float) -> list[Result]:

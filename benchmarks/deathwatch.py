@@ -192,8 +192,12 @@ class Canary:
         status = asking.ask(self._dir, TIMEOUT_SECS, ask="status") or {}
         since = {(each["pid"], each["start"]): each["since"] for each in status.get("servers", ())}
         if since.keys() != {server.process for server in servers} or None in since.values():
-            raise RuntimeError(f"{len(servers)} servers, but the canary says {status}"[:2000])
-        return list(since.values())
+            held = sum(at is not None for at in since.values())
+            raise RuntimeError(
+                f"the canary has armed {held} of {len(servers)} servers and knows {len(since)}; "
+                f"trouble: {status.get('trouble')}"
+            )
+        return [float(at) for at in since.values()]
 
     def take(self) -> list[Report]:
         """Take in the reports that wait, as circusd would."""
@@ -308,6 +312,26 @@ def _connected() -> set[str]:
         if len(fields) == 8 and fields[5] == "03":
             found.add(fields[7])
     return found
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What processes have used since they began."""
+
+    wakes: int
+    """How often one of their threads gave up or lost its core."""
+    cpu_ms: float
+
+    @staticmethod
+    def of(pids: Sequence[int]) -> Spent:
+        """Read both, of all threads: status (proc_pid_status(5)) and schedstat, whose first field is ns."""
+        wakes, cpu = 0, 0
+        for pid in pids:
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                rows = dict(row.split(":", 1) for row in (thread / "status").read_text().splitlines())
+                wakes += int(rows["voluntary_ctxt_switches"]) + int(rows["nonvoluntary_ctxt_switches"])
+                cpu += int((thread / "schedstat").read_text().split()[0])
+        return Spent(wakes, cpu / 1e6)
 
 
 @dataclass

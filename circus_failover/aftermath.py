@@ -163,6 +163,8 @@ class Aftermath:
                 "status": report.get("exit_status"),
                 "signal": report.get("exit_signal"),
                 "outcome": report["outcome"],
+                "killed": len(report.get("killed", ())),
+                "note": report.get("reason") or None,
             },
             durable=True,
             must=True,

@@ -286,9 +286,7 @@ class BringUps:
         if evidence.pane is None or agent.settings is None:
             return
         try:
-            tmux.keep_dead_pane(
-                agent.settings.socket, evidence.pane.pane, timeout=liveness.HOOK_TIMEOUT_SECS
-            )
+            tmux.keep_dead_pane(agent.settings.socket, evidence.pane.pane, timeout=liveness.HOOK_TIMEOUT_SECS)
         except tmux.TmuxError as error:
             logger.warning("circus-failover: how %s ends may not be known: %s", agent.identity, error)
 

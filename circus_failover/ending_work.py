@@ -8,11 +8,12 @@ only processes that are proven, by pid and start time, to belong to the launch i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,53 @@ def _process(raw: Sequence[int] | None) -> ProcessId | None:
     return ProcessId(raw[0], raw[1]) if raw else None
 
 
+@dataclass(frozen=True)
+class _Session:
+    """What was learned of a session, and what could not be done about it."""
+
+    note: str = ""
+    screen: str | None = None
+    """What it showed last."""
+    status: int | None = None
+    number: int | None = None
+    """The signal that ended its process."""
+    ended_at: float | None = None
+    """When tmux says that its process ended, in epoch seconds."""
+    lives_on: bool = False
+    """It is there, with a process that is not the launch's."""
+
+
+@dataclass
+class _Notes:
+    """What a worker has found, for itself and for one that takes over: in the order's `tree` file."""
+
+    path: Path
+    processes: list[ProcessId]
+    session: _Session | None
+
+    @classmethod
+    def read(cls, path: Path) -> _Notes:
+        """Return what an earlier worker has left; which of its processes run, `launch_processes` finds."""
+        session = None
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            raw = json.loads(path.read_bytes())["session"]
+            session = _Session(**raw) if raw is not None else None
+        return cls(path, [], session)
+
+    def write(self) -> None:
+        """Write it all down, durably."""
+        processes = [[process.pid, process.start] for process in self.processes]
+        session = asdict(self.session) if self.session is not None else None
+        private_file.replace(self.path, json.dumps({"processes": processes, "session": session}))
+
+
 def _carry_out(order: Order) -> dict[str, Any]:
     started = time.monotonic()
-    notes: list[str] = []
+    said: list[str] = []
     if server_intent.covers(order) == watched.ANY:
-        notes.append(server_intent.announce(order, order.server))
-    processes: list[ProcessId] = []
+        said.append(server_intent.announce(order, order.server))
+    notes = _Notes.read(order.tree)
+    processes = notes.processes
     killed: list[ProcessId] = []
     strangers: tuple[ProcessId, ...] = ()
     # An agent that ends may start something that outlives it, so what belongs to it is looked for again.
@@ -130,7 +172,7 @@ def _carry_out(order: Order) -> dict[str, Any]:
             break
         processes += new
         # Written before the first signal: a worker that takes over still knows orphans of a dead parent.
-        private_file.replace(order.tree, json.dumps([[process.pid, process.start] for process in processes]))
+        notes.write()
         crashpoint.reached("worker-before-signal")
         killed += _end(new, order)
         crashpoint.reached("worker-after-signal")
@@ -142,16 +184,16 @@ def _carry_out(order: Order) -> dict[str, Any]:
         for process in strangers
         if process not in processes and process_table.may_run(process)
     ]
-    session = _close_session(order)
+    session = _close_session(order, notes)
     if left:
-        notes.insert(0, f"processes {left} did not end after SIGKILL")
-    notes.append(session.note)
+        said.insert(0, f"processes {left} did not end after SIGKILL")
+    said.append(session.note)
     if alone:
         named = ", ".join(f"pid {pid} ({name})" for pid, name in alone)
-        notes.append(f"left alone, since nothing proves that it belongs to this launch: {named}")
+        said.append(f"left alone, since nothing proves that it belongs to this launch: {named}")
     return {
         "outcome": "left" if left else "ended",
-        "reason": "; ".join(note for note in dict.fromkeys(notes) if note),
+        "reason": "; ".join(note for note in dict.fromkeys(said) if note),
         "killed": [process.pid for process in killed],
         "left": left,
         "alone": alone,
@@ -199,25 +241,10 @@ def _end(processes: Sequence[ProcessId], order: Order) -> list[ProcessId]:
     return killed
 
 
-@dataclass(frozen=True)
-class _Session:
-    """What was learned of a session, and what could not be done about it."""
-
-    note: str = ""
-    screen: str | None = None
-    """What it showed last."""
-    status: int | None = None
-    number: int | None = None
-    """The signal that ended its process."""
-    ended_at: float | None = None
-    """When tmux says that its process ended, in epoch seconds."""
-    lives_on: bool = False
-    """It is there, with a process that is not the launch's."""
-
-
-def _close_session(order: Order) -> _Session:
+def _close_session(order: Order, notes: _Notes) -> _Session:
     """Keep the last screen and the exit status, then close the session if it is this launch's."""
-    session, silent = _Session(), False
+    # Where it is gone, a worker that closed it and died may have known how the agent ended.
+    session, silent = notes.session or _Session(), False
     try:
         panes = tmux.panes(order.socket, order.session)
         mine = [pane for pane in panes if pane.pane == order.pane] if order.pane else panes
@@ -227,13 +254,18 @@ def _close_session(order: Order) -> _Session:
             pane = _settled(order, mine[0])
             screen = tmux.capture(order.socket, pane.pane)
             if pane.dead or _of_launch(order, pane):
+                session = _Session(screen=screen)
+                # Another program may have taken the pane over: how that ended says nothing of the agent.
+                if order.agent is None or pane.pid == order.agent.pid:
+                    # One that was found dead, and without a time: that of the prod says nothing.
+                    ended_at = mine[0].dead_time if mine[0].dead else pane.dead_time
+                    session = _Session("", screen, pane.dead_status, pane.dead_signal, ended_at)
+                notes.session = session
+                # Nobody is kept from ending an agent by a full disk.
+                with contextlib.suppress(OSError):
+                    notes.write()
                 note = server_intent.close(order, order.server or process_table.identify(pane.server_pid))
-                if order.agent is not None and pane.pid != order.agent.pid:
-                    # Another program took the pane over: how that ended says nothing of the agent.
-                    return _Session(note, screen)
-                # One that was found dead, and without a time: that of the prod says nothing.
-                ended_at = mine[0].dead_time if mine[0].dead else pane.dead_time
-                return _Session(note, screen, pane.dead_status, pane.dead_signal, ended_at)
+                return replace(session, note=note)
             note = "its session holds a process of somebody else and was left alone"
             session = _Session(note, screen, lives_on=True)
             if order.launch is None:
@@ -241,7 +273,7 @@ def _close_session(order: Order) -> _Session:
                 tmux.keep_dead_pane(order.socket, pane.pane, keep=False)
     except tmux.TmuxError as error:
         silent = isinstance(error, tmux.TmuxTimeout)
-        session = _Session(f"its session could not be closed: {error}")
+        session = replace(notes.session or _Session(), note=f"its session could not be closed: {error}")
     server_intent.leave(order, order.server, silent=silent)
     return session
 

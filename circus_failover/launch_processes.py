@@ -116,8 +116,10 @@ def _told_apart(remembered: Iterable[ProcessId]) -> tuple[list[ProcessId], list[
 
 def _seen_before(tree: Path) -> Iterator[ProcessId]:
     """Yield what an earlier worker of the same end had found."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        for pid, start in json.loads(tree.read_bytes()):
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        notes = json.loads(tree.read_bytes())
+        # A list in the notes of a worker of an earlier version.
+        for pid, start in notes["processes"] if isinstance(notes, dict) else notes:
             yield ProcessId(int(pid), int(start))
 
 

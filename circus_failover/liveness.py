@@ -48,7 +48,7 @@ def recorded(row: AgentRow) -> Evidence | None:
         return Evidence(Liveness.REMAINS, reason="its tmux server is gone, it runs on", server_lost=True)
     if row.uncleared == row.generation:
         return Evidence(
-            Liveness.REMAINS, reason="what may have outlived its tmux server", server_lost=not server
+            Liveness.REMAINS, reason="what may be left of its last launch", server_lost=not server
         )
     return Evidence(Liveness.DEAD, server_lost=not server)
 

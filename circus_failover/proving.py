@@ -244,6 +244,7 @@ class Proving:
             cause=Cause.LAUNCH_FAILED,
             reason=reason,
             pending=None,
+            uncleared=generation,
         )
         self._supervisor.waking.log_failure(agent, str(Cause.LAUNCH_FAILED), reason)
         if other.liveness is Liveness.LIVE and not other.ours:

@@ -68,7 +68,7 @@ class AgentRow:
     policy: str = "{}"
     """The settings that plugins decide by, as JSON: what is in force in circusd."""
     uncleared: int | None = None
-    """Generation of a launch that went with its server, until it was looked for what outlived that."""
+    """Generation of a launch that ended by itself, until it was looked for what is left of it."""
 
     @property
     def process(self) -> ProcessId | None:

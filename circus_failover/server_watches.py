@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circus import logger
@@ -33,9 +34,11 @@ from circus_failover.words import Cause, Detected, Phase, ServerCause
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
 
-PLUGIN = "circus_failover.plugins.Canary"
+PLUGINS = frozenset({"circus_failover.plugins.Canary", "circus_failover.plugins.canary.Canary"})
 WORD_SECS = 2.0
 """How long the count of a death waits for the canary to say how the server ended; it takes milliseconds."""
+LATE_SECS = 3.0
+"""circusd says at each tick that servers live: an end after a longer silence came while none ran."""
 BEGIN_SECS = 2.0
 """How long a canary that was started may take until it answers; it takes a tenth of a second."""
 TOGETHER_SECS = 10.0
@@ -53,6 +56,8 @@ class ServerWatches:
         self._entries: dict[str, tuple[ProcessId, WatchedAgent]] = {}
         self._left: set[ProcessId] = set()
         """Servers that an agent has left: seen to when its end is over."""
+        self._gone: set[ProcessId] = set()
+        """Servers that circusd has found gone, and of which nobody has recorded how they ended."""
         self._untold = False
         """The canary could not be told of a change: it is told at the next tick to look at everything."""
         self._begin_after = 0.0
@@ -204,12 +209,8 @@ class ServerWatches:
         state = self._supervisor.state
         if state is None:
             return
-        seen = state.path / watched.SEEN
-        with contextlib.suppress(OSError):
-            try:
-                os.utime(seen)
-            except FileNotFoundError:
-                os.close(os.open(seen, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        if not self._gone:
+            _touch(state.path / watched.SEEN)
         self.settle()
         if self._untold:
             self._untold = not asking.poke(str(state.path))
@@ -233,14 +234,17 @@ class ServerWatches:
         """An agent was found to be gone with its server: it is counted once it is known how that ended."""
         state, server = self._supervisor.state, agent.row.server
         if state is not None and server is not None and self.exit_of(agent) is None:
+            self._gone.add(server)
             if self.expected:
-                if asking.holder(str(state.path)) is not None:
-                    self._awaiting[agent.identity] = (agent.row.generation, time.monotonic() + WORD_SECS)
-                    return
-            else:
-                found = watched.read(str(state.path), watched.server_name(server))
-                if found is not None:
-                    self._record_here(found)
+                # Also where no canary runs just now: another is there within a moment.
+                self._awaiting[agent.identity] = (agent.row.generation, time.monotonic() + WORD_SECS)
+                return
+            found = watched.read(str(state.path), watched.server_name(server))
+            if found is not None:
+                self._record_here(found)
+        row = self.exit_of(agent)
+        if row is not None:
+            self._say(agent, row)
         self._count(agent)
 
     def _count(self, agent: Agent) -> None:
@@ -251,24 +255,28 @@ class ServerWatches:
     def _record_here(self, found: Watched) -> None:
         """No canary is configured: what circusd found is all that there is to record."""
         state, supervisor = self._supervisor.state, self._supervisor
-        now = time.time()
+        if state is None:
+            return
+        now, up = time.time(), process_table.seconds_since(found.server.start)
+        seen = max(found.asked_at, watched.last_seen(str(state.path)) or 0.0)
+        late = now - seen > LATE_SECS
         death = Death(
             watched=found,
             at=now,
-            up=process_table.seconds_since(found.server.start),
+            up=max(0.0, up - (now - seen)) if late else up,
             number=None,
             status=None,
             how="none",
             cause=str(ServerCause.UNKNOWN),
-            detected=str(Detected.LIVE),
-            seen=None,
+            detected=str(Detected.POST_FACTUM if late else Detected.LIVE),
+            seen=seen if late else None,
             evidence="no canary watched it",
             forensics=None,
         )
         if supervisor.exits is not None:
             supervisor.exits.write(now, EV, **death.fields())
-        if state is not None:
-            watched.remove(str(state.path), found.name)
+        watched.remove(str(state.path), found.name)
+        self._gone.discard(found.server)
         if supervisor.store is not None:
             with supervisor.store.decision(durable=True):
                 supervisor.store.add_server_exit(_row(death.report()))
@@ -286,6 +294,7 @@ class ServerWatches:
         with store.decision(durable=True):
             store.take_in(name, time.time())
             new = [row for row in rows if store.add_server_exit(row)]
+        self._gone -= {ProcessId(row.pid, row.start) for row in rows}
         crashpoint.reached("server-exits-taken-in")
         self._supervisor.spawn(self._follow_all(new))
 
@@ -308,23 +317,33 @@ class ServerWatches:
         supervisor.check(agent)
         launches = store.launches(agent.identity, 1)
         launch = launches[0] if launches else None
-        if launch is None or launch.generation != generation or not self._went_with(launch, row):
+        if launch is None or launch.generation != generation or not _went_with(launch, row):
             return
-        cause, reason = cause_of(row), reason_of(row)
         awaited = self._awaiting.pop(agent.identity, None) is not None
-        counts = awaited or launch.end_cause != str(cause)
-        told = agent.row.reason == reason or agent.phase not in (Phase.DOWN, Phase.STOPPED)
-        if not counts and told:
+        counts = awaited or launch.end_cause != str(cause_of(row))
+        if counts or agent.phase in (Phase.DOWN, Phase.STOPPED):
+            self._say(agent, row, launch)
+        if counts:
+            self._count(agent)
+
+    def _say(self, agent: Agent, row: ServerExitRow, launch: LaunchRow | None = None) -> None:
+        """Say of an agent that is gone how its server ended, if that was not said so far."""
+        cause, reason = cause_of(row), reason_of(row)
+        if (agent.last_cause, agent.row.reason) == (str(cause), reason):
             return
 
         def writes(store: Store) -> None:
-            store.update_launch(agent.identity, generation, end_cause=str(cause), ended_at=row.at)
+            store.update_launch(agent.identity, agent.row.generation, end_cause=str(cause))
+            if launch is not None and launch.ended_at is not None:
+                # Found gone later: the earlier of both is nearer to when it was.
+                at = min(row.at, launch.ended_at)
+                store.update_launch(agent.identity, agent.row.generation, ended_at=at)
 
         changes: dict[str, Any] = {}
         if agent.phase in (Phase.DOWN, Phase.STOPPED):
             changes = {"cause": cause, "reason": reason}
         agent.last_cause = str(cause)
-        supervisor.record(
+        self._supervisor.record(
             agent,
             "server-exit",
             {"cause": cause, "reason": reason, "how": row.how},
@@ -332,19 +351,26 @@ class ServerWatches:
             writes=writes,
             **changes,
         )
-        if counts:
-            self._count(agent)
 
-    def _went_with(self, launch: LaunchRow, row: ServerExitRow) -> bool:
-        """Say whether a launch that ended by itself ended with that server, and nobody has said so yet."""
-        if launch.ended_at is None or launch.planned or launch.end_cause not in _UNSAID:
-            return False
-        return launch.end_cause == str(Cause.SERVER_LOST) or abs(launch.ended_at - row.at) <= TOGETHER_SECS
+
+def _went_with(launch: LaunchRow, row: ServerExitRow) -> bool:
+    """Say whether a launch that ended by itself ended with that server, as far as it is known."""
+    if launch.ended_at is None or launch.planned or launch.end_cause not in _UNSAID:
+        return False
+    return launch.end_cause == str(Cause.SERVER_LOST) or abs(launch.ended_at - row.at) <= TOGETHER_SECS
+
+
+def _touch(seen: Path) -> None:
+    with contextlib.suppress(OSError):
+        try:
+            os.utime(seen)
+        except FileNotFoundError:
+            os.close(os.open(seen, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
 
 def _runs_canary(command: str) -> bool:
     """Say whether a watcher's command is the Canary plugin's, and not in a dry run."""
-    if PLUGIN not in command.split():
+    if PLUGINS.isdisjoint(command.split()):
         return False
     # As Circus 0.19 passes options to a plugin (circus.plugins._cfg2str).
     given = re.search(r"--config (\S+)", command)

@@ -110,6 +110,13 @@ class Supervisor(Recording):
             ):
                 # The circusd that ended it died before it was taken out.
                 self.spawn(self.aftermath.remove(agent))
+            elif (
+                agent.action is None
+                and agent.row.uncleared == agent.row.generation
+                and agent.last_cause in (str(Cause.ENDED_UNKNOWN), str(Cause.LAUNCH_FAILED))
+            ):
+                # The circusd that noticed its end died before it could have found out how it came.
+                self.endings.clear(agent, then=None)
         self._timer.start()
         self.spawn(self.bring_up.adopt_unstarted())
 
@@ -316,7 +323,7 @@ class Supervisor(Recording):
                 cause=cause,
                 reason=reason,
                 pending=None,
-                uncleared=generation if found.server_lost else None,
+                uncleared=generation,
             )
         except StoreError as error:
             # An end is stored whole or not at all; the next tick finds it again.

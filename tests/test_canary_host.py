@@ -297,7 +297,8 @@ def test_a_process_in_the_root_or_outside_of_what_is_mounted_has_no_cgroup_count
     for path in (
         "v1/release_agent",
         "v1/memory.oom_control",
-        "v1/x/memory.oom_control",
+        "x/memory.oom_control",
+        "memory.events",
         "v2/a/memory.events",
     ):
         file(tmp_path / path)

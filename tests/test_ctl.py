@@ -19,7 +19,7 @@ from circus_failover.completion import SHELLS, script
 from circus_failover.failure import Failed
 
 PROGRAM = str(Path(sys.executable).parent / "failoverctl")
-LOCAL = ("validate", "up", "down", "attach", "doctor", "unit", "completion")
+LOCAL = ("validate", "up", "down", "attach", "canaries", "deaths", "drill", "doctor", "unit", "completion")
 
 
 def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -80,6 +80,13 @@ accounts:
         (["attach", "bob", "--ini", "nope.ini"], 1, "no such file"),
         (["unit", "nope.ini"], 1, "no such file"),
         (["doctor", "a", "b"], 2, "takes one circus.ini"),
+        (["canaries", "a", "b"], 2, "takes one circus.ini"),
+        (["canaries", "nope.ini"], 1, "no such file"),
+        (["canaries"], 1, "which fleet?"),
+        (["deaths", "--since", "soon"], 2, "'soon'"),
+        (["deaths", "--ini", "nope.ini"], 1, "no such file"),
+        (["drill", "a", "b"], 2, "takes one circus.ini"),
+        (["drill", "--signal", "HUP"], 2, "expected one of KILL, TERM, SEGV, ABRT"),
         (["completion"], 2, "one of bash, zsh, fish"),
         (["completion", "tcsh"], 2, "one of bash, zsh, fish"),
         (["--endpoint", "nonsense", "fleet"], 2, "'nonsense' cannot be used"),

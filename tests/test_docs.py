@@ -26,15 +26,24 @@ from circus_failover import (
     agent,
     agent_settings,
     ctl,
+    deaths,
     failure,
     lifecycle_log,
     plugins,
     screen,
     settings,
+    waking,
     words,
 )
+from circus_failover.canary import arming, document, exit_status, exits_log, watched
+from circus_failover.canary.death import Death
+from circus_failover.canary.scene import Scene
+from circus_failover.canary.watched import Watched, WatchedAgent
 from circus_failover.plugin_input import LEAST_INTERVAL_SECS, LONGEST_INTERVAL_SECS, Options, parse_options
-from circus_failover.records import AgentRow
+from circus_failover.policy import crash_loop, server_exit
+from circus_failover.process_table import ProcessId
+from circus_failover.records import AgentRow, LaunchRow, ServerExitRow
+from circus_failover.server_watches import cause_of
 from circus_failover.store import Store
 from circus_failover.supervisor import Supervisor
 from circus_failover.verbs.fleet import Fleet
@@ -281,6 +290,8 @@ def test_verbs_that_open_a_command_line_exist() -> None:
         (("parked_by", "who ended it so that the next wake resumes it"), words.ParkedBy),
         (("held to", "meaning"), words.Loop),
         (("task state", "meaning"), words.TaskState),
+        (("server cause", "meaning"), words.ServerCause),
+        (("detected", "meaning"), words.Detected),
     ],
 )
 def test_every_word_is_documented_in_order(heading: tuple[str, str], enum: type[words.Word]) -> None:
@@ -288,15 +299,15 @@ def test_every_word_is_documented_in_order(heading: tuple[str, str], enum: type[
 
 
 @cache
-def calls() -> list[tuple[ast.FunctionDef | ast.AsyncFunctionDef, ast.Call, str]]:
-    """Return every call of a method in the code, with the function it is in and where."""
+def calls() -> list[tuple[ast.FunctionDef | ast.AsyncFunctionDef, ast.Call, Path]]:
+    """Return every call of a method in the code, with the function and the file it is in."""
     found = []
     for path in CODE:
         for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 for node in ast.walk(function):
                     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                        found.append((function, node, f"{path.name}:{node.lineno}"))
+                        found.append((function, node, path))
     return found
 
 
@@ -311,6 +322,8 @@ def literals(node: ast.expr, function: ast.FunctionDef | ast.AsyncFunctionDef) -
         return [str(word) for word in words.IntentAction if word is not words.IntentAction.CLEAR]
     if ast.unparse(node) == "verb":
         return ["signal", "kill"]
+    if ast.unparse(node) == "EV":
+        return ["server-exit"]
     if isinstance(node, ast.Name):
         for statement in ast.walk(function):
             if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == node.id:
@@ -318,39 +331,42 @@ def literals(node: ast.expr, function: ast.FunctionDef | ast.AsyncFunctionDef) -
     return None
 
 
-def keys_of(node: ast.expr) -> set[str]:
-    """Return the keys of a mapping: one that is written out, or that a method of the code returns."""
+def keys_of(node: ast.expr, path: Path) -> set[str]:
+    """Return the keys of a mapping: one that is written out, or that a method returns, of the file at `path`
+    or of the part of the supervisor it is called on, which has a file of its name.
+    """
     if isinstance(node, ast.Dict):
         found: set[str] = set()
         for key, value in zip(node.keys, node.values, strict=True):
-            found |= keys_of(value) if key is None else {str(ast.literal_eval(key))}
+            found |= keys_of(value, path) if key is None else {str(ast.literal_eval(key))}
         return found
     assert isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute), (
         f"spell out {ast.unparse(node)}"
     )
-    for path in CODE:
-        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(function, ast.FunctionDef) and function.name == node.func.attr:
-                (returned,) = (part for part in ast.walk(function) if isinstance(part, ast.Return))
-                assert returned.value is not None
-                return keys_of(returned.value)
-    raise AssertionError(f"nothing is called {node.func.attr}")
+    part = ast.unparse(node.func.value).rpartition(".")[2]
+    path = path if part == "self" else path.with_name(f"{part}.py")
+    for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(function, ast.FunctionDef) and function.name == node.func.attr:
+            (returned,) = (part for part in ast.walk(function) if isinstance(part, ast.Return))
+            assert returned.value is not None
+            return keys_of(returned.value, path)
+    raise AssertionError(f"nothing is called {node.func.attr} in {path.name}")
 
 
 def logged(log: str) -> dict[str, set[str]]:
     """Return every `ev` that the code writes into a log, with its keys."""
     found: dict[str, set[str]] = {}
-    for function, node, where in calls():
-        target = ast.unparse(node.func)
+    for function, node, path in calls():
+        target, where = ast.unparse(node.func), f"{path.name}:{node.lineno}"
         if log == "lifecycle" and target.endswith(".record") and len(node.args) > 2:
-            texts = keys_of(node.args[2])
+            texts = keys_of(node.args[2], path)
         elif target.endswith({"lifecycle": ".log.write", "exits": ".exits.write"}[log]):
             if ast.unparse(node.args[1]) == "ev":  # the one place that record() itself writes
                 continue
             texts = {keyword.arg for keyword in node.keywords if keyword.arg}
-            if any(keyword.arg is None for keyword in node.keywords):
-                assert ast.unparse(node.args[1]) == "'purge'", where
-                texts |= set(purged())
+            for mapping in (ast.unparse(keyword.value) for keyword in node.keywords if keyword.arg is None):
+                assert mapping in ("deleted", "death.fields()"), where
+                texts |= set(purged() if mapping == "deleted" else [*server_exit_keys(), "signal", "status"])
         else:
             continue
         events = literals(node.args[1], function)
@@ -384,8 +400,8 @@ def actions() -> set[tuple[str, str]]:
             return
         found.update((event, text) for event in events for text in texts)
 
-    for function, node, where in calls():
-        target = ast.unparse(node.func)
+    for function, node, path in calls():
+        target, where = ast.unparse(node.func), f"{path.name}:{node.lineno}"
         if target.endswith(".record") and len(node.args) > 2 and isinstance(node.args[2], ast.Dict):
             for key, value in zip(node.args[2].keys, node.args[2].values, strict=True):
                 if isinstance(key, ast.Constant) and key.value == "action":
@@ -396,7 +412,7 @@ def actions() -> set[tuple[str, str]]:
                     add(literals(node.args[1], function) or [], keyword.value, function, where)
         elif target.endswith(".supervise") or target == "self.find":
             add(["supervise"], node.args[1], function, where)
-        elif target == "self._say":
+        elif target == "self._say" and path.name == "crash_loops.py":
             add(["supervise", "crash-loop"], node.args[1], function, where)
     return found
 
@@ -418,6 +434,17 @@ def test_every_action_in_the_log_is_documented() -> None:
     documented = [(names(row[0])[0], action) for row in rows for action in names(row[1])]
     assert len(documented) == len(set(documented))
     assert set(documented) == actions()
+
+
+def test_what_became_of_what_a_plugin_could_not_do_is_documented() -> None:
+    rows = table(page("records.md"), "ev", "action", "meaning")
+    (row,) = (row for row in rows if row[:2] == ["`supervise`", "`error`"])
+    written = set()
+    for function, node, _ in calls():
+        if ast.unparse(node.func) == "self.find" and literals(node.args[1], function) == ["error"]:
+            (outcome,) = (keyword.value for keyword in node.keywords if keyword.arg == "outcome")
+            written |= set(literals(outcome, function) or [ast.unparse(outcome)])
+    assert written == set(names(row[2])) - {"outcome"}
 
 
 def test_every_cause_in_the_log_of_a_wake_is_in_a_table() -> None:
@@ -469,18 +496,169 @@ def keys_of_view() -> set[str]:
 
 
 def test_the_files_of_the_state_directory_are_documented() -> None:
+    from circus_failover.canary import process
     from circus_failover.state_dir import FOLDERS, StateDir
 
     state = StateDir(Path("/s"))
     documented = first_names(table(page("records.md"), "file", "what it is"))
-    named = {path.split("/")[0] for path in documented}
+    named = {str(path) for name in documented for path in (Path(name), *Path(name).parents)}
     assert set(FOLDERS) <= named
+    canary = {watched.LOCK, watched.SOCKET, watched.TREES, watched.SEEN, watched.DRILL_LOG, process.CRASH_LOG}
+    assert canary <= set(documented)
     paths = [
         state.store, state.lock, state.lifecycle_log, state.exits_log, state.circusd_log, state.tmux_config,
         state.pane_log("NAME"),
     ]  # fmt: skip
     assert {str(path.relative_to("/s")) for path in paths} <= set(documented)
     assert {field.name for field in fields(StateDir)} == {"path"}
+
+
+# -- the canary -----------------------------------------------------------------------------------
+
+
+def died(number: int | None = None, status: int | None = None) -> Death:
+    """Return how a server with one agent ended."""
+    agents = (WatchedAgent("scout", 3, "launch-of-scout", "scout", "%0", None),)
+    server = ProcessId(5_000_000, 1)  # larger than any pid (include/linux/threads.h)
+    return Death(
+        watched=Watched("/s/tmux/scout.sock", server, "boot", 1.0, False, agents),
+        at=1795277568.0,
+        up=12.5,
+        number=number,
+        status=status,
+        how=exit_status.PROC_STAT,
+        cause=str(words.ServerCause.KILLED),
+        detected=str(words.Detected.LIVE),
+        seen=None,
+        evidence="",
+        forensics=None,
+    )
+
+
+def server_exit_keys(number: int | None = 9) -> list[str]:
+    """Return the keys of a line about a server that ended by a signal, or with a status, in their order."""
+    return list(died(number, 0 if number is None else None).fields())
+
+
+def row_of(cause: words.ServerCause) -> ServerExitRow:
+    """Return the row of a server that ended so."""
+    known = died().report()
+    known.update(cause=str(cause))
+    return ServerExitRow(**{field.name: known[field.name] for field in fields(ServerExitRow)})
+
+
+def test_every_key_of_a_server_s_end_is_documented_in_the_order_of_the_line() -> None:
+    keys = first_names(table(page("records.md"), "server-exit key", "meaning"))
+    assert keys[0] == "ts"
+    assert [key for key in keys[1:] if key != "status"] == server_exit_keys()
+    assert [key for key in keys[1:] if key != "signal"] == server_exit_keys(None)
+
+
+def test_the_lines_that_are_shown_are_such_as_are_written() -> None:
+    shown = re.findall(r"(?m)ts=\S+ ev=[a-z]+-exit .*", page("canary.md"))
+    lines = [exits_log.fields(line) for line in shown]
+    servers = [line for line in lines if line["ev"] == "server-exit"]
+    for line in servers:
+        assert list(line)[2:] == server_exit_keys(9 if "signal" in line else None)
+        assert line["cause"] in list(words.ServerCause) and line["detected"] in list(words.Detected)
+        assert (line["identity"] == "") == ("," in line["agents"])
+    assert {line["cause"] for line in servers} >= {"killed", "crashed", "orderly-unintended", "unknown"}
+    (agents,) = (line for line in lines if line["ev"] == "session-exit")
+    assert {*agents} == {"ts", "ev", "identity", "generation"} | logged("exits")["session-exit"]
+
+
+def test_what_a_server_s_end_is_for_its_agents_is_what_the_code_does() -> None:
+    rows = table(
+        page("canary.md"), "server", "cause of each agent's death", "spends the crash budget", "next launch"
+    )
+    told = {cause: (names(row[1])[0], row[2]) for row in rows for cause in names(row[0])}
+    for cause in words.ServerCause:
+        mine = cause_of(row_of(cause))
+        ended = crash_loop.Ended(1, None, 0.0, False, str(mine), None)
+        assert told[str(cause)] == (str(mine), "yes" if crash_loop.spends(ended) else "no")
+        assert str(mine) in waking._LOST
+    assert set(told) == {str(cause) for cause in words.ServerCause}
+
+
+def test_the_ends_that_a_wake_calls_lost_are_documented() -> None:
+    told = re.search(r"(?m)^- \*Lost\* means .*$", page("lifecycle.md"))
+    assert told and set(names(told[0])) - {"failover.resume_lost"} == set(waking._LOST)
+
+
+def test_how_an_end_is_noticed_and_its_status_learned_is_documented() -> None:
+    hows = [exit_status.PIDFD_INFO, exit_status.PROC_STAT, exit_status.NONE]
+    assert first_names(table(page("canary.md"), "how", "meaning")) == hows
+    rows = table(page("canary.md"), "system", "an end is noticed by", "its status is learned by")
+    means = {mean for row in rows for mean in names(row[1])} - {"pidfd_open"}
+    assert means == {arming.PIDFD, arming.KQUEUE, arming.CLIENT}
+    assert {how for row in rows for how in names(row[2])} == set(hows)
+
+
+def test_the_intents_are_documented_with_what_they_cover() -> None:
+    rows = table(page("canary.md"), "what closes it", "said", "covers")
+    assert [word for row in rows for word in names(row[2])] == [watched.ANY, watched.ORDERLY]
+    assert (server_exit.ANY, server_exit.ORDERLY) == (watched.ANY, watched.ORDERLY)
+    ending = {"stop", "park", "restart", "fresh", "rm"}
+    assert set(names(rows[0][0])) == ending
+    assert {str(word) for word in words.IntentAction if word is not words.IntentAction.CLEAR} == ending
+
+
+def test_every_section_of_a_snapshot_is_documented(tmp_path: Path) -> None:
+    death = died(9)
+    content = json.loads(document.render(Scene(str(tmp_path), [death.watched]), death, {}))
+    rows = table(page("canary.md"), "section", "what it holds")
+    assert sorted(first_names(rows)) == sorted(content)
+    (agents,) = (row for row in rows if row[0] == "`agents`")
+    assert set(names(agents[1])) <= set(content["agents"][0])
+
+
+def test_the_figures_of_the_canary_are_those_of_the_code() -> None:
+    from circus_failover import ending_work, server_probe
+    from circus_failover.canary import forensics, pane_tail, record, scene, snapshots, watching
+
+    text = " ".join(page("canary.md").split())
+
+    def pauses(secs: tuple[float, ...]) -> str:
+        return f"{', '.join(f'{pause:g}' for pause in secs[:-1])}, then every {secs[-1]:g} s"
+
+    assert plugins.canary.PAUSES[0] == 1.0 and "not twice within a second" in text
+    assert f"after {pauses(plugins.canary.PAUSES[1:])}" in text
+    assert f"It ends by itself {watching.LINGER_SECS:g} s after the last server has gone" in text
+    *retries, longest = (f"{secs:g} s" for secs in record.PATIENCE_SECS)
+    assert f"tried again after {', '.join(retries)}, then every {longest}" in text
+    assert watching.DEAF_SECS == 1.0 and "it looks at its list every second then" in text
+    assert f"at most {document.LIMIT_BYTES // 1024} KB; the newest {forensics.KEEP_FILES} files" in text
+    assert f"files or {forensics.KEEP_BYTES // 1024**2} MB are kept" in text
+    assert f"within {snapshots.BOUND_SECS} s or not at all" in text
+    assert f"the last {pane_tail.LINES} lines of its pane log, {pane_tail.BYTES // 1024} KB at most" in text
+    assert f"and the {scene.TOP} with the most memory" in text
+    assert f"less a reserve of {arming._RESERVE}" in text
+    assert f"SIGTERM, {ending_work.SURVIVOR_SECS:g} s, SIGKILL" in text
+    failures = page("failures.md")
+    assert (server_probe.SILENCES, server_probe.ANSWER_SECS) == (2, 2.0)
+    assert all("two probes of 2 s in a row" in text for text in (failures, page("records.md")))
+    assert f"up to {forensics.KEEP_FILES} of them" in failures
+
+
+def test_every_key_of_deaths_is_documented() -> None:
+    launch = LaunchRow("scout", 3, "first-start", "circusd", None, None, 0.0)
+    incident = deaths.Incident(row_of(words.ServerCause.KILLED), (deaths.Victim("scout", 3, launch),))
+    shown = deaths.as_json(incident)
+    rows = table(page("records.md"), "deaths key", "meaning")
+    assert sorted(first_names(rows)) == sorted(shown)
+    (agents,) = (row for row in rows if row[0] == "`agents`")
+    assert names(agents[1]) == list(shown["agents"][0])
+
+
+def test_what_deaths_and_canaries_print_is_what_the_page_shows() -> None:
+    from circus_failover.verbs import canary_lines
+
+    incident = deaths.Incident(row_of(words.ServerCause.KILLED), ())
+    heading = canary_lines.deaths_text([incident]).splitlines()[0].split()
+    server = {"since": None, "gone": False, "agents": [], "socket": "s", "pid": 1, "means": None}
+    columns = canary_lines.canaries_text(None, [server], Path("/s"))[0].split("\n")[0].split()
+    shown = [line.split() for line in page("canary.md").splitlines()]
+    assert heading in shown and columns in shown
 
 
 # -- for contributors -----------------------------------------------------------------------------
@@ -497,7 +675,7 @@ def tables_of(policy: str) -> list[str]:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_tables_in_the_docs_are_those_of_the_policies(policy: str) -> None:
-    text = page("contributing.md" if policy == "bringup" else "lifecycle.md")
+    text = page({"bringup": "contributing.md", "server_exit": "canary.md"}.get(policy, "lifecycle.md"))
     for written in tables_of(policy):
         assert written in text, "the first row is " + written.splitlines()[0]
 
@@ -507,7 +685,7 @@ def test_every_policy_that_decides_about_agents_has_its_table_at_its_head() -> N
 
 
 def test_the_figures_beside_the_tables_are_those_of_the_policies() -> None:
-    from circus_failover.policy import crash_loop, idle, incident, respawn
+    from circus_failover.policy import idle, incident, respawn
 
     text = " ".join(page("lifecycle.md").split())
     assert f"or {idle.MAX_AGE_QUIET_SECS:.0f} s, when its launch became ready more than" in text
@@ -567,6 +745,12 @@ def test_every_plugin_and_every_policy_is_in_the_layout() -> None:
     ):
         written = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
         assert set(first_names(table(page("contributing.md"), *heading))) == written
+
+
+def test_every_file_of_the_canary_is_in_the_layout() -> None:
+    written = {path.name for path in (ROOT / "circus_failover" / "canary").glob("*.py")} - {"__init__.py"}
+    named = first_names(table(page("contributing.md"), "canary file", "runs in", "role"))
+    assert sorted(named) == sorted(written)
 
 
 def test_the_crash_points_are_documented() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from circus_failover import agent_settings, fleet_file, process_table, settings, shared_state
+from circus_failover import agent_settings, fleet_file, plugins, process_table, settings, shared_state
 from circus_failover.agent_settings import PREFIX
 from circus_failover.validation import validate
 
@@ -77,10 +77,10 @@ def test_the_agents_differ_in_their_options(home: Path) -> None:
     assert len({frozenset(options) for options in used}) == len(AGENTS)
 
 
-def test_it_has_both_plugins_and_an_agent_that_comes_back_and_is_resumed(home: Path) -> None:
+def test_it_has_all_plugins_and_an_agent_that_comes_back_and_is_resumed(home: Path) -> None:
     fleet = fleet_file.read(INI)
-    used = {plugin["use"].rpartition(".")[2] for plugin in fleet.plugins}
-    assert used == {"CrashLoopGuard", "IdleReaper"}
+    used = [plugin["use"] for plugin in fleet.plugins]
+    assert sorted(used) == [f"circus_failover.plugins.{name}" for name in sorted(plugins.__all__)]
     always = [agent for agent in fleet.agents if agent.get("failover.restart") == "always"]
     assert [agent["name"] for agent in always if "failover.resume_command" in agent] == ["writer"]
 

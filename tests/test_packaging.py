@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {
     "circus_failover",
     "circus_failover/agents",
+    "circus_failover/canary",
     "circus_failover/plugins",
     "circus_failover/policy",
     "circus_failover/verbs",

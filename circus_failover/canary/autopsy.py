@@ -76,7 +76,7 @@ def death(
     return Death(
         watched=watched,
         at=at,
-        up=_up(watched, at if seen is None else seen),
+        up=max(0.0, (at if seen is None else seen) - began(watched)),
         number=ended.number,
         status=ended.status,
         how=ended.how,
@@ -93,10 +93,9 @@ def _since_boot(watched: Watched) -> float | None:
     return watched.server.start / _TICKS if process_table.LINUX else None
 
 
-def _up(watched: Watched, until: float) -> float:
-    """Return how long it had been up at an epoch time, in seconds."""
-    age = (process_table.now() - watched.server.start) / _TICKS
-    return max(0.0, age - (time.time() - until))
+def began(watched: Watched) -> float:
+    """Return when a server was started, in epoch seconds of the clock as it is now."""
+    return time.time() - (process_table.now() - watched.server.start) / _TICKS
 
 
 def _evidence(

@@ -23,27 +23,30 @@ TAIL = 1024 * 1024
 _FIELD = re.compile(r'([a-z_]+)=("(?:[^"\\]|\\.)*"|[^" ]*)(?= |$)')
 
 
-def recorded(state_dir: str, servers: Collection[Watched]) -> dict[str, Death]:
+def recorded(state_dir: str, servers: Collection[tuple[Watched, float]]) -> dict[str, Death]:
     """Return the deaths of these servers that have their line already, by the server's name.
 
     Args:
         state_dir: the state directory.
-        servers: servers that are gone.
+        servers: servers that are gone, each with an epoch time at which it lived: what was written before
+            is of another server with the same pid.
     """
     found: dict[str, Death] = {}
     for base, drill in ((EXITS_LOG, False), (lists.DRILL_LOG, True)):
-        wanted = {(each.socket, str(each.server.pid)): each for each in servers if each.drill == drill}
+        wanted = {
+            (server.socket, str(server.server.pid)): (server, timestamp(lived))
+            for server, lived in servers
+            if server.drill == drill
+        }
         for name in (f"{base}.1", base) if wanted else ():
             for text in _tail(os.path.join(state_dir, name)):
                 if f" ev={EV} " not in text:
                     continue
                 line = fields(text)
-                server = wanted.get((line.get("socket", ""), line.get("server_pid", "")))
-                if server is None or line.get("ts", "") < timestamp(server.asked_at):
-                    continue
-                death = _death(server, line)
+                server, since = wanted.get((line.get("socket", ""), line.get("server_pid", "")), (None, ""))
+                death = None if server is None or line.get("ts", "") < since else _death(server, line)
                 if death is not None:
-                    found[server.name] = death
+                    found[death.watched.name] = death
     return found
 
 
@@ -71,6 +74,9 @@ def _unquoted(value: str) -> str:
 
 def _death(server: Watched, line: dict[str, str]) -> Death | None:
     """Return the death a line tells of, so that line and report agree; None: it is no whole line."""
+    if not line.get("evidence"):
+        # It comes last, and is never empty.
+        return None
     try:
         return Death(
             watched=server,

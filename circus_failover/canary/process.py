@@ -18,6 +18,7 @@ import fcntl
 import gc
 import json
 import signal
+import time
 
 from circus_failover import process_table
 from circus_failover.canary import watched
@@ -26,6 +27,8 @@ from circus_failover.process_table import ProcessId
 
 USAGE = "usage: process.py STATE_DIR [--means pidfd|kqueue|client]"
 NAME = "failover-canary"
+REMIND_SECS = 0.5
+"""How long one that starts waits for the one that runs to listen, or to end."""
 CRASH_LOG = f"{watched.FOLDER}/crash.log"
 """Why the last canary that failed did, for people."""
 
@@ -48,7 +51,8 @@ def main(argv: list[str]) -> int:
     try:
         lock = _lock(os.path.join(state_dir, watched.LOCK))
         if lock is None:
-            _remind(state_dir)
+            lock = _remind(state_dir)
+        if lock is None:
             return 0
         says = _detach()
     except OSError as error:
@@ -100,15 +104,21 @@ def _lock(path: str) -> int | None:
     return handle
 
 
-def _remind(state_dir: str) -> None:
-    """Tell the canary that runs to listen anew, when somebody has removed its socket."""
-    if os.path.exists(os.path.join(state_dir, watched.SOCKET)):
-        return
-    # It is deaf to HUP, or listens to it, before the lock's text names it.
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, process_table.ProbeFailed):
-        with open(os.path.join(state_dir, watched.LOCK)) as file:
-            content = json.load(file)
-        process_table.send(ProcessId(int(content["pid"]), int(content["start"])), signal.SIGHUP)
+def _remind(state_dir: str) -> int | None:
+    """See to it that the canary that runs listens; return the lock in case it was about to end."""
+    socket, path = os.path.join(state_dir, watched.SOCKET), os.path.join(state_dir, watched.LOCK)
+    until = time.monotonic() + REMIND_SECS
+    while not os.path.exists(socket) and time.monotonic() < until:
+        # Before the lock's text names it, it ignores HUP or heeds it.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, process_table.ProbeFailed):
+            with open(path) as file:
+                content = json.load(file)
+            process_table.send(ProcessId(int(content["pid"]), int(content["start"])), signal.SIGHUP)
+        time.sleep(0.02)
+        lock = _lock(path)
+        if lock is not None:
+            return lock
+    return None
 
 
 def _detach() -> int | bool:
@@ -157,6 +167,8 @@ def _watch(state_dir: str, lock: int, says: int, means: str | None) -> int:
         # What is there now stays: it need not be looked through again.
         gc.freeze()
         canary.run()
+        # Now, and not when the interpreter is done: somebody may be about to start the next one.
+        os.close(lock)
         return 0
     except Exception:
         _confess(os.path.join(state_dir, CRASH_LOG))

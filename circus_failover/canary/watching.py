@@ -116,9 +116,9 @@ class Canary:
             if not noticed:
                 break
             # Before anything slow: their parent may be about to reap them.
-            for server, at in noticed[:LOT]:
+            for server, noted in noticed[:LOT]:
                 ended = exit_status.once(self._list.handle(server), server.watched.server)
-                ends.append((server, at, ended))
+                ends.append((server, noted, ended))
             del noticed[:LOT]
             keys = self._poller.wait(0) if time.monotonic() < until else []
         self._settle(ends)
@@ -163,7 +163,7 @@ class Canary:
         # Who puts a server on the list from here on finds no socket, and knows that nobody watches it.
         self._control.close()
         self._look()
-        self._over = not self._list.servers
+        self._over = not self._list.servers and self._recorder.due is None
         self._leave_at = None
         if not self._over:
             self._listen()
@@ -179,9 +179,8 @@ class Canary:
             numbers = os.read(self._signals, 4096)
         if signal.SIGTERM in numbers:
             self._over = True
-        if signal.SIGHUP in numbers and not self._homeless():
-            self._listen()
-            self._look()
+        if signal.SIGHUP in numbers:
+            self._look_at = time.monotonic()
         return self._reap() if signal.SIGCHLD in numbers else []
 
     def _reap(self) -> list[Server]:
@@ -250,7 +249,14 @@ class Canary:
         if not died:
             return
         late = detected == Detected.POST_FACTUM
-        known = exits_log.recorded(self._state_dir, [server.watched for server, _, _ in died]) if late else {}
+        known = {}
+        if late:
+            # Whichever is earlier: circusd may have put a server on the list again that had just died.
+            lived = [
+                (server.watched, min(server.watched.asked_at, autopsy.began(server.watched)))
+                for server, _, _ in died
+            ]
+            known = exits_log.recorded(self._state_dir, lived)
         counters = host.counters_of({key: 0 for server, _, _ in died for key in server.counters})
         entries = []
         for server, at, ended in died:

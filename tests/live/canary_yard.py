@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +35,13 @@ class Yard:
         self.dir = str(self.state.path)
         self._started: list[ProcessId] = []
         self._children: list[subprocess.Popen[bytes]] = []
-        self._count = 0
+        self._numbers = itertools.count(1)
 
     # -- servers
 
     def server(self, socket: Path | None = None) -> tuple[Path, ProcessId]:
         """Start a tmux server with one session, `main`, and return its socket and who it is."""
-        self._count += 1
-        socket = socket or self.folder / f"s{self._count}"
+        socket = socket or self.folder / f"s{next(self._numbers)}"
         shown = tmux(
             socket, "-f", os.devnull, "new-session", "-d", "-s", "main", "-PF", "#{pid}", "sleep 600"
         )
@@ -78,10 +79,14 @@ class Yard:
         """Start a server and put it on the list."""
         return self.listed(*self.server(), **options)
 
+    def watched_servers(self, number: int) -> list[Watched]:
+        """Start many."""
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(lambda _: self.watched_server(), range(number)))
+
     def own_server(self) -> tuple[Watched, subprocess.Popen[bytes]]:
         """Start a server that this process reaps, when it wants to, and put it on the list."""
-        self._count += 1
-        socket = self.folder / f"s{self._count}"
+        socket = self.folder / f"s{next(self._numbers)}"
         process = subprocess.Popen(["tmux", "-S", str(socket), "-f", os.devnull, "-D"])
         server = process_table.identify(process.pid)
         assert server is not None

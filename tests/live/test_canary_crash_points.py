@@ -19,6 +19,7 @@ import pytest
 from circus_failover import process_table
 from circus_failover.canary import starting, watched
 from circus_failover.process_table import ProcessId
+from circus_failover.server_watches import cause_of
 from tests.live.fleet import Fleet, alive, wait_for
 from tests.live.test_server_deaths import (
     await_dead,
@@ -31,13 +32,15 @@ from tests.live.test_server_deaths import (
 )
 from tests.live.with_plugins import NEVER, await_watched, with_canary
 
-CIRCUSD_POINTS = ["intent-written", "worker-started", "report-taken-in"]
-WORKER_POINTS = ["worker-before-signal", "worker-after-signal", "worker-before-report"]
+CIRCUSD_POINTS = [
+    *("intent-written", "worker-started", "report-taken-in"),
+    *("death-recorded", "server-exits-taken-in"),
+]
+WORKER_POINTS = ["worker-before-signal", "worker-before-close", "worker-before-report"]
 CANARY_POINTS = ["canary-before-line", "canary-after-line", "canary-after-report"]
-MOMENTS_MS = [0, 4, 10, 20, 45]
+MOMENTS_MS = [0, 8, 30]
 CRASHES = 8
 """More than there are steps that one point can interrupt."""
-PLUGIN = "plugin:canary"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,10 @@ class Cast:
         return f"{self.name}-dies"
 
     @property
+    def closes(self) -> str:
+        return f"{self.name}-closes"
+
+    @property
     def ends(self) -> str:
         return f"{self.name}-ends"
 
@@ -68,7 +75,7 @@ class Cast:
 
     @property
     def all(self) -> list[str]:
-        return [self.stops, self.dies, self.ends, self.leaves, self.stays]
+        return [self.stops, self.leaves, self.dies, self.closes, self.ends, self.stays]
 
 
 CASTS = {point: Cast(point) for point in (*CIRCUSD_POINTS, *WORKER_POINTS, *CANARY_POINTS)}
@@ -82,8 +89,8 @@ def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
         for cast in CASTS.values():
             shared = str(made.folder / f"{cast.name}.sock")
             for name in cast.all:
-                socket = shared if name in (cast.leaves, cast.stays) else ""
-                made.agent(name, failover__socket=socket, **options)
+                together = name in (cast.leaves, cast.stays)
+                made.agent(name, failover__socket=shared if together else "", **options)
         for moment in MOMENTS_MS:
             made.agent(f"moment-{moment}", **options)
             made.agent(f"closed-{moment}", **options)
@@ -106,43 +113,54 @@ def stop(fleet: Fleet, cast: Cast) -> None:
 
 
 def act(fleet: Fleet, cast: Cast) -> None:
-    """Kill one server, one agent, and ask for two stops: all at once."""
-    server, agent = fleet.view(cast.dies)["server_pid"], fleet.view(cast.ends)["pid"]
+    """Kill a server, close another, kill an agent, and ask for two stops: all at once."""
+    dies, closes = (fleet.view(name)["server_pid"] for name in (cast.dies, cast.closes))
+    ends = fleet.view(cast.ends)["pid"]
     stop(fleet, cast)
-    os.kill(server, signal.SIGKILL)
-    os.kill(agent, signal.SIGKILL)
+    os.kill(dies, signal.SIGKILL)
+    os.kill(closes, signal.SIGTERM)
+    os.kill(ends, signal.SIGKILL)
+
+
+def causes(fleet: Fleet, cast: Cast) -> dict[str, str]:
+    """Return why each agent is to be down whose server died, by what is stored of that."""
+    with fleet.store() as store:
+        rows = store.server_exits()
+    found = {str(one["identity"]): str(cause_of(row)) for row in rows for one in row.agents}
+    return {name: found[name] for name in (cast.dies, cast.closes) if name in found}
 
 
 def over(fleet: Fleet, cast: Cast) -> bool:
     """Whether nothing of all that is under way any more, as the store has it."""
     with fleet.store() as store:
         agents, open_ = store.agents(), store.open_actions()
-        recorded = any(one["identity"] == cast.dies for row in store.server_exits() for one in row.agents)
-    phases = {name: agents[name].phase for name in cast.all}
     wanted = {
-        cast.stops: "stopped",
-        cast.leaves: "stopped",
-        cast.dies: "down",
-        cast.ends: "down",
-        cast.stays: "up",
+        **dict.fromkeys((cast.stops, cast.leaves), ("stopped", "operator-stop")),
+        **{name: ("down", cause) for name, cause in causes(fleet, cast).items()},
+        cast.ends: ("down", "signaled"),
     }
-    return recorded and not open_ and phases == wanted and agents[cast.ends].cause == "signaled"
+    return not open_ and {name: (agents[name].phase, agents[name].cause) for name in cast.all[:5]} == wanted
 
 
 def comes_out_right(fleet: Fleet, cast: Cast) -> None:
     """Everything that must hold in the end, whatever died on the way."""
     wait_for("all is over", lambda: over(fleet, cast))
-    await_dead(fleet, cast.dies, "server-lost")
+    (view,) = fleet.await_up(cast.stays)
     await_watched(fleet, *running_servers(fleet))
-    assert [line["ev"] for line in exits_of(fleet, cast.dies)] == ["server-exit"]
+    assert exits_of(fleet, cast.stops) == exits_of(fleet, cast.leaves) == []
+    for name, cause in causes(fleet, cast).items():
+        (line,) = exits_of(fleet, name)
+        # SIGKILL, or closed in an orderly way; unknown where nobody lived to see it.
+        told = line.get("signal", line.get("status"))
+        assert (line["ev"], told in ("unknown", "9" if name == cast.dies else "0")) == ("server-exit", True)
+        assert fleet.call("explain", name=name)["crash_loop"]["deaths"] == (cause == "server-lost")
     (line,) = exits_of(fleet, cast.ends)
     assert (line["ev"], line["dead_signal"]) == ("session-exit", "9")
-    assert exits_of(fleet, cast.stops) == exits_of(fleet, cast.leaves) == []
-    planned = {name: fleet.launches(name)[0].planned for name in cast.all[:4]}
-    assert planned == {cast.stops: True, cast.leaves: True, cast.dies: False, cast.ends: False}
+    planned = {name: fleet.launches(name)[0].planned for name in cast.all[:5]}
+    assert planned == {name: name in (cast.stops, cast.leaves) for name in planned}
     # No intent is left behind: what somebody closes now is nobody's of ours.
     wait_for("no intent is left", lambda: not list((fleet.state / watched.SERVERS).glob("*.intent")))
-    fleet.tmux(Path(fleet.view(cast.stays)["socket"]), "kill-server")
+    fleet.tmux(Path(view["socket"]), "kill-server")
     await_dead(fleet, cast.stays, "server-ended")
     (line,) = exits_of(fleet, cast.stays)
     assert (line["cause"], line["agents"]) == ("orderly-unintended", cast.stays)
@@ -173,32 +191,28 @@ def test_circusd_dies_at_the_same_seam_again_and_again(fleet: Fleet, point: str)
 
 
 @pytest.mark.parametrize("point", WORKER_POINTS)
-def test_workers_always_die_at_a_seam_and_another_circusd_finishes(fleet: Fleet, point: str) -> None:
+def test_every_worker_dies_at_a_seam_and_another_circusd_finishes(fleet: Fleet, point: str) -> None:
     cast = CASTS[point]
     up(fleet, *cast.all)
     fleet.end(signal.SIGKILL)
     fleet.start(crash_at=point)
     act(fleet, cast)
 
-    def twice() -> bool:
+    def died() -> bool:
         with fleet.store() as store:
-            found = store.open_actions()
-        return {one.identity for one in found if one.attempts >= 2} >= {cast.stops, cast.leaves, cast.ends}
+            found = {one.identity: one.worker for one in store.open_actions() if one.worker is not None}
+        gone = {name for name, worker in found.items() if not process_table.may_run(worker)}
+        return gone >= {cast.stops, cast.leaves, cast.ends}
 
-    wait_for("each end was tried twice", twice)
+    wait_for("the worker of each end has died", died)
     assert exits_of(fleet, cast.stops) == exits_of(fleet, cast.leaves) == exits_of(fleet, cast.ends) == []
     fleet.end(signal.SIGKILL)
     fleet.start()
     comes_out_right(fleet, cast)
 
 
-def ask_circusd(fleet: Fleet, verb: str) -> None:
-    """Have circusd start or stop the plugin; it refuses while another command runs (Circus 0.19)."""
-    wait_for(verb, lambda: fleet.call(verb, name=PLUGIN, waiting=True)["status"] == "ok")
-
-
 def next_canary(state: str) -> ProcessId:
-    """Start a canary, and return it, also when it has died of its crash point by then."""
+    """See to it that a canary is started, and return it, also when it has died of its crash point by then."""
 
     def who() -> ProcessId:
         said = json.loads(Path(state, watched.LOCK).read_text())
@@ -211,24 +225,25 @@ def next_canary(state: str) -> ProcessId:
 
 
 @pytest.mark.parametrize("point", CANARY_POINTS)
-def test_canaries_die_at_a_seam_one_after_another(
+def test_every_canary_dies_at_a_seam_until_one_does_not(
     fleet: Fleet, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cast, state = CASTS[point], str(fleet.state)
-    up(fleet, *cast.all)
-    # From here on the canaries are ours, one at a time.
-    ask_circusd(fleet, "stop")
-    os.kill(canary_of(fleet).pid, signal.SIGKILL)
+    fleet.end(signal.SIGKILL)
     monkeypatch.setenv("FAILOVER_CRASH_AT", point)
+    fleet.start(crash_at=point)
+    # Whoever starts one from here on, circusd, its plugin or this test, it dies at this point.
+    process_table.send(canary_of(fleet), signal.SIGKILL)
     canary = next_canary(state)
-    await_watched(fleet, *running_servers(fleet))
+    up(fleet, *cast.all)
     act(fleet, cast)
     for _ in range(3):
         wait_for("it died", lambda one=canary: not process_table.may_run(one))
         canary = next_canary(state)
-    wait_for("it died", lambda one=canary: not process_table.may_run(one))
+    fleet.end(signal.SIGKILL)
     monkeypatch.delenv("FAILOVER_CRASH_AT")
-    ask_circusd(fleet, "start")
+    fleet.start()
+    process_table.send(canary_of(fleet), signal.SIGKILL)
     comes_out_right(fleet, cast)
 
 

@@ -37,7 +37,7 @@ def yard() -> Iterator[Yard]:
 
 
 def test_200_servers_killed_at_once_are_200_records_each_with_its_own_time(yard: Yard) -> None:
-    servers = [yard.watched_server() for _ in range(200)]
+    servers = yard.watched_servers(200)
     yard.canary()
     assert len(yard.armed()) == 200
     killed: dict[int, float] = {}
@@ -169,8 +169,10 @@ def test_a_server_that_hangs_with_a_full_queue_is_watched_all_the_same(yard: Yar
 # -- its socket
 
 
-def test_clients_that_say_nothing_or_half_of_it_hold_nobody_up(yard: Yard) -> None:
-    server = yard.watched_server()
+def test_clients_that_say_nothing_or_half_of_it_or_do_not_listen_hold_nobody_up(yard: Yard) -> None:
+    # Its answer to status does not fit into the buffer of a socket.
+    agents = tuple(f"agent-{'x' * 50}-{number}" for number in range(8000))
+    server = yard.watched_server(agents=agents)
     yard.canary()
     with contextlib.ExitStack() as stack:
 
@@ -191,7 +193,10 @@ def test_clients_that_say_nothing_or_half_of_it_hold_nobody_up(yard: Yard) -> No
         gone = connect()
         gone.sendall(b'{"ask": "status"}\n')
         gone.close()
+        patient = connect()
+        patient.sendall(b'{"ask": "status"}\n')
         assert yard.armed() == {server.server.pid}
+        assert json.loads(patient.makefile().readline())["servers"][0]["agents"] == list(agents)
         half.sendall(b'"status"}\n')
         assert json.loads(half.makefile().readline())["status"] == "ok"
         assert json.loads(nonsense.makefile().readline())["status"] == "error"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket as sockets
 import stat
 import subprocess
 import sys
@@ -49,6 +50,9 @@ def test_each_end_is_recorded_once_with_its_real_signal_or_status(yard: Yard) ->
     lives = yard.watched_server()
     yard.canary()
     assert yard.armed() == {server.server.pid for server in (*servers.values(), lives)}
+    woken = sockets.socket(sockets.AF_UNIX, sockets.SOCK_DGRAM)
+    woken.settimeout(20)
+    woken.bind(str(yard.state.spool / spool.WAKE_SOCKET))
     before = time.time()
     for end, server in servers.items():
         if end.startswith("SIG"):
@@ -58,6 +62,8 @@ def test_each_end_is_recorded_once_with_its_real_signal_or_status(yard: Yard) ->
         else:
             tmux(server.socket, "kill-session", "-t", "=main")
     yard.await_deaths(*servers.values())
+    with woken:
+        assert woken.recv(16)
 
     assert len(yard.lines()) == len(servers)
     told = {death["pid"]: death for death in yard.deaths()}
@@ -215,6 +221,22 @@ def test_a_server_reborn_on_the_same_socket_is_another_server(yard: Yard) -> Non
     ]
 
 
+def test_a_server_whose_socket_another_one_has_taken_is_watched_and_the_other_is_not(yard: Yard) -> None:
+    socket, displaced = yard.server()
+    socket.unlink()
+    taker = yard.listed(*yard.server(socket))
+    watched.remove(yard.dir, taker.name)
+    server = yard.listed(socket, displaced)
+    yard.canary()
+    assert yard.armed() == {displaced.pid}
+    kill(taker.server)
+    await_gone(taker.server)
+    assert yard.armed() == {displaced.pid}
+    kill(displaced)
+    yard.await_deaths(server)
+    assert [int(line["server_pid"]) for line in yard.lines()] == [displaced.pid]
+
+
 def test_what_is_on_the_list_from_before_the_host_started_is_not_the_canarys_to_tell(yard: Yard) -> None:
     socket, server = yard.server()
     entry = yard.listed(socket, server, boot="another boot")
@@ -290,6 +312,19 @@ def test_a_canary_that_dies_over_a_record_leaves_one_line_and_the_next_one_repor
         )
         assert str(death["signal"] or "unknown") == line.get("signal", "unknown")
     wait_for("its snapshot", lambda: os.path.exists(line["forensics"]))
+
+
+def test_a_server_that_is_put_on_the_list_again_after_its_death_has_no_second_line(yard: Yard) -> None:
+    server = yard.watched_server(asked_at=time.time() - 1000)
+    yard.canary()
+    kill(server.server)
+    yard.await_deaths(server)
+    again = server._replace(asked_at=time.time())
+    watched.write(yard.dir, again)
+    yard.look()
+    yard.await_settled(again)
+    assert yard.line(server)["detected"] == "live"
+    assert {(death["pid"], death["detected"]) for death in yard.deaths()} == {(server.server.pid, "live")}
 
 
 def test_of_two_canaries_that_start_at_once_one_lives(yard: Yard) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from circus_failover import keeper, tmux
 from tests.live.fleet import Fleet, alive, wait_for
-from tests.live.launched import ENVIRONMENT, Host, Launch, private_host
+from tests.live.launched import ENVIRONMENT, Host, Launch, private_host, runs
 
 HOSTILE = [
     "plain",
@@ -142,6 +142,22 @@ def test_the_report_of_an_end_says_when_it_came(host: Host) -> None:
     wait_for("the second is over", lambda: time.time() >= at + 1)
     assert host.end(bob, intent="clear") == 0
     assert host.report()["ended_at"] == at
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own server", "shared server"])
+def test_how_an_agent_ended_is_known_also_when_the_worker_that_saw_it_has_died(host: Host, own: bool) -> None:
+    """It closes the session, and with it all that could be asked, before it reports."""
+    bob = host.launch("echo last words; exit 7", own=own)
+    wait_for("its end", lambda: tmux.panes(bob.socket, "bob")[0].dead)
+    tmux.prod(bob.socket)
+    at = wait_for("its time", lambda: tmux.panes(bob.socket, "bob")[0].dead_time)
+    assert host.end(bob, crash_at="worker-before-report", intent="clear") == -signal.SIGKILL
+    assert not runs(bob.server) and host.reports() == []
+    assert host.end(bob, intent="clear") == 0
+    report = host.report()
+    assert (report["exit_status"], report["exit_signal"], report["ended_at"]) == (7, None, at)
+    assert "last words" in report["last_output"]
+    assert report["reason"] == ""
 
 
 def test_an_end_that_tmux_did_not_see_has_no_time(host: Host) -> None:

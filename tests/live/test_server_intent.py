@@ -15,7 +15,7 @@ from tests.live.fleet import wait_for
 from tests.live.launched import Host, Launch, private_host, runs
 
 DELIBERATE = ["stop", "park", "restart", "fresh", "rm"]
-POINTS = ["worker-before-signal", "worker-after-signal", "worker-before-report"]
+POINTS = ["worker-before-signal", "worker-after-signal", "worker-before-close", "worker-before-report"]
 LOOKS = """
 trap 'cat "$FAILOVER_STATE_DIR"/canary/servers/*.intent >looked 2>&1; mv looked saw; exit 0' TERM
 echo ready >ready; while :; do sleep 0.1; done
@@ -114,6 +114,18 @@ def test_what_a_worker_said_that_died_is_taken_back_by_the_next_one(host: Host) 
     watched.intend(str(host.state.path), bob.server, watched.ORDERLY)
     assert host.end(bob) == 0
     assert bob.intent() is None and runs(bob.server)
+
+
+def test_a_worker_that_dies_before_it_closes_a_session_of_many_leaves_nothing_meant_in_the_end(
+    host: Host,
+) -> None:
+    bob = host.launch("exec sleep 600", own=False)
+    by_hand(bob)
+    assert host.end(bob, crash_at="worker-before-close") == -signal.SIGKILL
+    assert bob.intent() == watched.ORDERLY
+    assert host.end(bob) == 0
+    assert tmux.sessions(bob.socket) == ["mine"]
+    assert bob.intent() is None
 
 
 def test_a_server_that_has_died_was_not_meant_to(host: Host) -> None:
