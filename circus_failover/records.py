@@ -171,7 +171,7 @@ class ServerExitRow:
     status: int | None
     """Both None: nobody knows how it ended."""
     how: str
-    """How that is known: `waitid`, `pidfd-info`, `proc-stat` or `none`."""
+    """How that is known: `pidfd-info`, `proc-stat` or `none`."""
     cause: str
     detected: str
     """`live`, or `post-factum`."""

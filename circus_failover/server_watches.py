@@ -96,6 +96,7 @@ class ServerWatches:
                 watched.remove(state_dir, name)
             elif not found.drill:
                 self._left.add(found.server)
+        self._left.update(watched.intents(state_dir))
 
     def follow(self, agent: Agent) -> None:
         """Keep the server an agent lives in on the list; called after every change of its row."""
@@ -135,6 +136,9 @@ class ServerWatches:
         before = watched.read(state_dir, watched.server_name(server))
         asked_at = before.asked_at if before is not None else time.time()
         if before is None and not process_table.may_run(server):
+            if self._ending(server):
+                # Its end was meant, and is over: the canary took it off the list.
+                return
             asked_at = alive_at or asked_at
         agents = tuple(
             entry
@@ -148,6 +152,12 @@ class ServerWatches:
             logger.error("circus-failover: the server on %s is not watched: %s", socket, error)
             return
         self._tell(state_dir, server)
+
+    def _ending(self, server: ProcessId) -> bool:
+        """Say whether every agent that lives in a server is being ended."""
+        agents = self._supervisor.roster.agents
+        inside = [name for name, (at, _) in self._entries.items() if at == server]
+        return all(name in agents and agents[name].action is not None for name in inside)
 
     def _tell(self, state_dir: str, server: ProcessId) -> None:
         """Tell the canary of a change; one that is not there yet is started, before the plugin would."""
@@ -190,6 +200,8 @@ class ServerWatches:
         found = watched.read(state_dir, name)
         stays = any(at == server for at, _ in self._entries.values())
         if found is None:
+            if not process_table.may_run(server):
+                watched.withdraw(state_dir, server)
             return
         if process_table.may_run(server):
             if stays:
@@ -209,6 +221,12 @@ class ServerWatches:
         state = self._supervisor.state
         if state is None:
             return
+        # Whoever records a death takes its file off the list; one that was meant is off it, too.
+        self._gone = {
+            server
+            for server in self._gone
+            if os.path.exists(watched.path(str(state.path), watched.server_name(server)))
+        }
         if not self._gone:
             _touch(state.path / watched.SEEN)
         self.settle()

@@ -613,7 +613,7 @@ def test_every_section_of_a_snapshot_is_documented(tmp_path: Path) -> None:
 
 
 def test_the_figures_of_the_canary_are_those_of_the_code() -> None:
-    from circus_failover import ending_work, server_probe
+    from circus_failover import ending_work, server_probe, server_watches
     from circus_failover.canary import forensics, pane_tail, record, scene, snapshots, watching
 
     text = " ".join(page("canary.md").split())
@@ -634,6 +634,7 @@ def test_the_figures_of_the_canary_are_those_of_the_code() -> None:
     assert f"and the {scene.TOP} with the most memory" in text
     assert f"less a reserve of {arming._RESERVE}" in text
     assert f"SIGTERM, {ending_work.SURVIVOR_SECS:g} s, SIGKILL" in text
+    assert f"circusd gives it {server_watches.WORD_SECS:g} s to say how a server ended" in text
     failures = page("failures.md")
     assert (server_probe.SILENCES, server_probe.ANSWER_SECS) == (2, 2.0)
     assert all("two probes of 2 s in a row" in text for text in (failures, page("records.md")))

@@ -106,8 +106,12 @@ class Control:
             socket.setblocking(False)
             if len(self._connections) >= CONNECTIONS:
                 self._drop(next(iter(self._connections)))
+                # Whoever it was may have had something to tell of the list, and thinks that it was heard.
+                self._answer({"ask": "look", "server": None})
             self._connections[handle] = _Connection(socket)
             self._poller.add(handle)
+            # At once: what was said while this process was busy is here already, and makes room for the next.
+            self.ready(handle)
 
     def _hear(self, key: int, connection: _Connection) -> None:
         part = connection.socket.recv(REQUEST_BYTES)

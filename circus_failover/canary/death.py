@@ -33,7 +33,7 @@ class Death(
     status: int | None
     """Its exit status; both None: the kernel did not tell."""
     how: str
-    """How that is known: `waitid`, `pidfd-info`, `proc-stat` or `none`."""
+    """How that is known: `pidfd-info`, `proc-stat` or `none`."""
     cause: str
     """A `words.ServerCause`."""
     detected: str

@@ -168,6 +168,18 @@ def intent(state_dir: str, server: ProcessId) -> str | None:
         return None
 
 
+def intents(state_dir: str) -> Iterator[ProcessId]:
+    """Yield the servers whose end is meant."""
+    try:
+        entries = os.listdir(os.path.join(state_dir, SERVERS))
+    except OSError:
+        return
+    for entry in entries:
+        pid, _, start = entry.removesuffix(".intent").partition("-")
+        if entry.endswith(".intent") and pid.isdigit() and start.isdigit():
+            yield ProcessId(int(pid), int(start))
+
+
 def withdraw(state_dir: str, server: ProcessId) -> None:
     """Take back an intent: the server lives on."""
     with contextlib.suppress(FileNotFoundError):

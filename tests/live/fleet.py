@@ -7,6 +7,7 @@ because they carry the directory of this very fleet in their environment or comm
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from circus.client import CircusClient
 from circus.exc import CallError
 
 from circus_failover import process_table, tmux
+from circus_failover.canary import watched
 from circus_failover.records import LaunchRow
 from circus_failover.store import Reader, open_reader
 
@@ -377,9 +379,21 @@ class Fleet:
             left = self.processes()
             for process in left:
                 process_table.send(process, signal.SIGKILL)
-            return not left
+            # A canary that was just detaching itself, from parent to child, may have slipped past that look.
+            return not left and not self._canary_lives()
 
         wait_for("every process of the fleet has ended", ended)
+
+    def _canary_lives(self) -> bool:
+        """Say whether somebody holds the canary's lock, or is about to become the one who does."""
+        try:
+            with open(self.state / watched.LOCK) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
 
 class Events:

@@ -92,19 +92,21 @@ def test_with_a_full_disk_deaths_are_kept_and_written_once_when_there_is_room(
     # A page with room for the beginning of a line: a full disk takes a part of a write.
     yard.state.exits_log.write_text("#" * (4096 - 60) + "\n")
     filler = fill(small_disk)
-    for server in (first, second, meant):
+    for server in (first, second):
         kill(server.server)
     status = wait_for(
         "both to wait", lambda: found if (found := yard.ask(ask="status"))["waiting"] == 2 else None
     )
     assert "exits.log: No space left on device" in status["trouble"]
     assert yard.lines() == [] and yard.deaths() == []
-    yard.await_settled(meant)
     assert watched.read(yard.dir, first.name) is not None
     # What waits is not taken for something new.
     yard.look()
     assert yard.ask(ask="status")["waiting"] == 2
 
+    # What is nobody's death needs no room, and leaves some.
+    kill(meant.server)
+    yard.await_settled(meant)
     filler.unlink()
     yard.await_deaths(first, second)
     assert sorted(death["pid"] for death in yard.deaths()) == sorted([first.server.pid, second.server.pid])
@@ -182,6 +184,7 @@ def test_clients_that_say_nothing_or_half_of_it_or_do_not_listen_hold_nobody_up(
             client.connect(os.path.join(yard.dir, watched.SOCKET))
             return client
 
+        first = connect()
         for _ in range(100):
             connect()
         half = connect()
@@ -199,6 +202,8 @@ def test_clients_that_say_nothing_or_half_of_it_or_do_not_listen_hold_nobody_up(
         assert json.loads(patient.makefile().readline())["servers"][0]["agents"] == list(agents)
         half.sendall(b'"status"}\n')
         assert json.loads(half.makefile().readline())["status"] == "ok"
+        # So many are not kept open.
+        assert first.recv(1) == b""
         assert json.loads(nonsense.makefile().readline())["status"] == "error"
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             flood.sendall(b"x" * 60000)
@@ -238,18 +243,29 @@ def test_where_the_path_is_too_long_for_a_socket_it_looks_at_its_list_by_itself(
 
 
 @linux
-@pytest.mark.parametrize("replaced", [False, True])
-def test_without_its_state_directory_it_ends_and_records_nothing(yard: Yard, replaced: bool) -> None:
+def test_without_its_state_directory_it_ends_and_records_nothing(yard: Yard) -> None:
     server = yard.watched_server()
     canary = yard.canary()
     shutil.rmtree(yard.dir)
-    if replaced:
-        yard.state.prepare()
     await_gone(canary)
     assert process_table.alive(server.server)
-    assert Path(yard.dir).exists() == replaced
-    if replaced:
-        assert not yard.state.exits_log.exists()
+    assert not Path(yard.dir).exists()
+
+
+@linux
+def test_with_another_state_directory_in_the_place_of_its_own_it_gives_way(yard: Yard) -> None:
+    yard.watched_server()
+    first = yard.canary()
+    shutil.rmtree(yard.dir)
+    yard.state.prepare()
+    server = yard.watched_server()
+    second = yard.canary()
+    await_gone(first)
+    assert yard.ask(ask="status")["pid"] == second.pid
+    assert yard.armed() == {server.server.pid}
+    kill(server.server)
+    yard.await_deaths(server)
+    assert len(yard.lines()) == 1
 
 
 # -- the other means

@@ -27,7 +27,7 @@ from circus_failover.canary import asking, watched
 from circus_failover.logfmt import timestamp
 from circus_failover.process_table import ProcessId
 from circus_failover.records import ServerExitRow
-from tests.live.fleet import Fleet, alive, wait_for
+from tests.live.fleet import STANDIN, Fleet, alive, wait_for
 from tests.live.with_plugins import NEVER, await_watched, said, with_canary
 
 KEYS = {
@@ -174,10 +174,12 @@ def running(request: pytest.FixtureRequest) -> Iterator[Fleet]:
         with_canary(fleet, interval="0.5")
         for name in (end.agent for end in ENDS):
             fleet.resumable(name)
-        for name in ("reborn", "exits", "kills-itself"):
+        for name in ("reborn", "guest", "exits", "kills-itself"):
             fleet.agent(name)
-        shared = {"five": FIVE, "pair": ["gone", "stays"], "mute": MUTE, "hand": ["shell"]}
-        for socket, names in shared.items():
+        fleet.agent("young", failover__ready_secs="600")
+        fleet.agent("seen", failover__mode="observe", failover__socket=str(fleet.folder / "seen.sock"))
+        pairs = {"pair": ["gone", "stays"], "both": ["leaving", "beside"]}
+        for socket, names in {"five": FIVE, "mute": MUTE, "hand": ["shell"], **pairs}.items():
             for name in names:
                 fleet.agent(name, failover__socket=str(fleet.folder / f"{socket}.sock"))
         script = fleet.folder / "writer.py"
@@ -188,10 +190,16 @@ def running(request: pytest.FixtureRequest) -> Iterator[Fleet]:
             failover__command=writer,
             failover__resume_command=f"{writer} --resume {{conversation}}",
         )
+        fleet.sections["watcher:leaving"]["failover.command"] = f"{STANDIN} --ignore-term"
         for session in ("shell", "notes"):
             fleet.by_hand(fleet.folder / "hand.sock", session)
+        fleet.by_hand(fleet.folder / "seen.sock", "seen")
         fleet.start()
-        views = {view["identity"]: view for view in fleet.await_up(*(name[8:] for name in fleet.sections))}
+        names = [section.removeprefix("watcher:") for section in fleet.sections]
+        fleet.await_up(*(name for name in names if name not in ("young", "seen")))
+        wait_for("young is launched", lambda: fleet.view("young")["server_pid"])
+        wait_for("seen is seen", lambda: fleet.view("seen")["server_pid"])
+        views = {name: fleet.view(name) for name in names}
         await_watched(fleet, *running_servers(fleet))
         talkers = ["stubborn", *(end.agent for end in ENDS)]
         for name in talkers:
@@ -278,6 +286,42 @@ def test_a_server_that_another_replaces_on_its_socket_at_once_is_recorded_and_so
     ]
 
 
+def test_a_server_that_a_restart_left_alive_is_watched_on_and_its_end_is_recorded(running: Fleet) -> None:
+    """It has a session of somebody else, so that what was meant to end with the agent did not."""
+    socket, server = running.socket("guest"), running.view("guest")["server_pid"]
+    running.by_hand(socket, "stranger")
+    assert running.call("restart", name="guest", waiting=True)["status"] == "ok"
+    (view,) = running.await_up("guest")
+    assert (view["generation"], view["server_pid"]) == (2, server) and not exits_of(running, "guest")
+    running.tmux(socket, "kill-server")
+    await_dead(running, "guest", "server-ended", 2)
+    (line,) = exits_of(running, "guest")
+    assert (line["server_pid"], line["cause"]) == (str(server), "orderly-unintended")
+
+
+def test_a_server_that_dies_while_its_agent_starts_is_a_death(running: Fleet) -> None:
+    server = running.view("young")["server_pid"]
+    os.kill(server, signal.SIGKILL)
+    told = await_dead(running, "young", "server-lost")
+    (line,) = exits_of(running, "young")
+    assert (line["server_pid"], line["signal"], line["detected"]) == (str(server), "9", "live")
+    (launch,) = running.launches("young")
+    assert (launch.up_at, launch.end_cause, launch.planned) == (None, "server-lost", False)
+    assert told["crash_loop"]["deaths"] == 1
+
+
+def test_the_death_of_a_server_with_an_observed_agent_is_recorded_and_nothing_else_follows(
+    running: Fleet,
+) -> None:
+    server = running.view("seen")["server_pid"]
+    os.kill(server, signal.SIGKILL)
+    wait_for("its row", lambda: server_exits(running, server))
+    wait_for("it is gone", lambda: running.view("seen")["pid"] is None)
+    (line,) = exits_of(running, "seen")
+    assert (line["ev"], line["agents"], line["signal"]) == ("server-exit", "seen", "9")
+    assert running.view("seen")["phase"] == "observed"
+
+
 # -- one server, many agents ---------------------------------------------------------------------------
 
 
@@ -305,6 +349,19 @@ def test_the_death_of_a_shared_server_is_one_incident_and_a_death_of_each_agent(
     assert other != server and not any(alive(view["pid"]) for view in was)
     assert len({view["pid"] for view in now}) == 5
     assert [len(running.launches(name)) for name in FIVE] == [2] * 5
+
+
+def test_a_server_killed_while_one_of_its_agents_is_stopped_is_a_death_of_the_other(running: Fleet) -> None:
+    server = running.view("beside")["server_pid"]
+    assert running.call("stop", name="leaving")["status"] == "ok"
+    os.kill(server, signal.SIGKILL)
+    await_dead(running, "beside", "server-lost")
+    assert running.await_phase("leaving", "stopped")["cause"] == "operator-stop"
+    (line,) = exits_of(running, "leaving")
+    assert (line["ev"], line["agents"], line["signal"]) == ("server-exit", "beside,leaving", "9")
+    (launch,) = running.launches("leaving")
+    assert (launch.planned, launch.end_cause) == (True, "operator-stop")
+    assert not said(running, "leaving", action="reaped-gone")
 
 
 # -- agents that end, and servers that do not ----------------------------------------------------------
