@@ -68,7 +68,7 @@ def death(
     unknown = ended.number is None and ended.status is None
     moved = host.moved(*counted)
     named = None
-    if unknown or (moved and ended.number == signal.SIGKILL):
+    if unknown or (ended.number == signal.SIGKILL and _somebody_was_killed(*counted)):
         named = host.kernel_line(watched.server.pid, _since_boot(watched))
     cause = server_exit.cause(
         ended.number, ended.status, counter_moved=moved is not None, named_by_kernel=named is not None
@@ -86,6 +86,13 @@ def death(
         evidence=_evidence(ended, moved, named, watched, detected),
         forensics=forensics.path_for(state_dir, at, watched.server.pid),
     )
+
+
+def _somebody_was_killed(before: Mapping[str, int], now: Mapping[str, int]) -> bool:
+    """Say whether the kernel log may name it: also a server that was moved to another cgroup since arming."""
+    if host.VMSTAT not in now:
+        return True
+    return any(count > before.get(name, 0) for name, count in now.items())
 
 
 def _since_boot(watched: Watched) -> float | None:

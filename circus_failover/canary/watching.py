@@ -81,7 +81,7 @@ class Canary:
     def run(self) -> None:
         """Watch until nothing is left to watch, somebody says TERM, or the state directory is gone.
 
-        HUP makes it listen anew, and look at the list.
+        HUP makes it look at the list, and listen anew where its socket is gone.
         """
         self._look()
         self._turn([])
@@ -149,7 +149,9 @@ class Canary:
             # Not at once: whoever removes the state directory may be at it.
             self._look_at = now + DEAF_SECS if self._control.missing else None
         elif self._look_at <= now:
-            self._listen()
+            self._look_at = None
+            if self._control.missing:
+                self._listen()
             self._look()
         if self._list.servers or self._recorder.due is not None or self._snapshots.busy:
             self._leave_at = None

@@ -454,6 +454,7 @@ def test_prepare_runs_before_the_agent_and_its_time_is_not_the_agent_s(fleet: Fl
     assert not dump.exists()
     fleet.await_up("bob")
     assert (fleet.work / "prepared").read_text() == "it's;\nbob\n"
+    wait_for("the agent wrote down what it was given", dump.exists)
     assert dump.stat().st_mtime_ns >= (fleet.work / "prepared").stat().st_mtime_ns
 
 
