@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import mass_deaths
-from benchmarks.deathwatch import CLASSIC, Canary, Site, Spent, disk, resolution, two_designs
+from benchmarks.deathwatch import CLASSIC, Canary, Site, Spent, disk, file_system, resolution, two_designs
 from benchmarks.ground import say
 from benchmarks.keepers import pss
 from benchmarks.lone_servers import Server, kill
@@ -45,7 +45,8 @@ def benchmark(sizes: Sequence[int], kills: int, rounds: int, still_secs: float) 
             time.sleep(SETTLE_SECS)
             before = _memory(site)
             still = _still(site, still_secs) if size == largest else []
-            say(f"{kills} single deaths among {size} servers")
+            where = file_system(site.folder)
+            say(f"{kills} single deaths among {size} servers, records on {where}")
             results += _singles(site, kills, own)
             if size == largest:
                 after = _memory(site)
@@ -85,6 +86,7 @@ def _singles(site: Site, kills: int, own: list[float]) -> list[Result]:
         "beside_ms": beside,
         "disk_ms": bare,
         "resolution_ms": [middle(own), max(own)],
+        "file_system": file_system(site.folder),
     }
     what = f"SIGKILL to durable record, {size} watched"
     pairs = [one / other for one, other in zip(durable, beside, strict=True)]

@@ -6,11 +6,9 @@ start time. What cannot be told is `Unknown`, and is tried again; only what is p
 
 from __future__ import annotations
 
-import _socket
 import contextlib
 import os
 import signal
-import struct
 import sys
 
 from circus_failover import process_table
@@ -31,8 +29,6 @@ PIDFD = "pidfd"
 KQUEUE = "kqueue"
 CLIENT = "client"
 
-_SO_PEERPIDFD = 77
-"""asm-generic/socket.h, Linux 6.5; Python 3.11 has no name for it."""
 _RESERVE = 32
 """Descriptors that no server may take: what records a death needs some."""
 
@@ -88,13 +84,12 @@ class Pidfd:
             Unknown: it cannot be watched now.
         """
         server = watched.server
-        handle = _peer(watched.socket, server.pid)
-        if handle is None:
-            try:
-                handle = os.pidfd_open(server.pid)
-            except OSError as error:
-                check(server)
-                raise Unknown(f"pidfd_open({server.pid}): {error.strerror}") from error
+        # Not by way of its socket (SO_PEERPIDFD): to connect wakes the server, and takes four times as long.
+        try:
+            handle = os.pidfd_open(server.pid)
+        except OSError as error:
+            check(server)
+            raise Unknown(f"pidfd_open({server.pid}): {error.strerror}") from error
         try:
             if handle >= self._limit:
                 raise Unknown(f"too many open files: {self._limit + _RESERVE} is the limit (ulimit -n)")
@@ -125,29 +120,6 @@ class Pidfd:
         """Watch a server no more."""
         self.quiet(key)
         self.release(key)
-
-
-def _peer(socket: str, pid: int) -> int | None:
-    """Return a pidfd of whoever serves a socket, where that is `pid`; None: somebody else, or no telling.
-
-    Never waits, whatever the server does: a connection that would have to queue fails (unix(7), EAGAIN). It
-    is closed at once, since tmux stays as long as a client is connected (tmux 3.3a).
-    """
-    try:
-        client = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    except OSError:
-        return None
-    try:
-        client.setblocking(False)
-        client.connect(socket)
-        peer = struct.unpack("iII", client.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))[0]
-        if peer != pid:
-            return None
-        return client.getsockopt(_socket.SOL_SOCKET, _SO_PEERPIDFD)
-    except OSError:
-        return None
-    finally:
-        client.close()
 
 
 class _NoHandle:

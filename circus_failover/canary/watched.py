@@ -164,7 +164,7 @@ def intent(state_dir: str, server: ProcessId) -> str | None:
     try:
         with open(_intent(state_dir, server_name(server))) as file:
             return file.read(64)
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 

@@ -211,17 +211,27 @@ def test_every_worker_dies_at_a_seam_and_another_circusd_finishes(fleet: Fleet, 
     comes_out_right(fleet, cast)
 
 
-def next_canary(state: str) -> ProcessId:
-    """See to it that a canary is started, and return it, also when it has died of its crash point by then."""
+def next_canary(state: str, point: str) -> ProcessId:
+    """See to it that a canary runs that dies at a point, and return it, also when it has by then."""
 
     def who() -> ProcessId:
         said = json.loads(Path(state, watched.LOCK).read_text())
         return ProcessId(said["pid"], said["start"])
 
-    before = who()
+    before = wait_for("there was one", who)
+
+    def another() -> ProcessId | None:
+        starting.start(state)
+        now = who()
+        environment = process_table.environ(now.pid)
+        if environment is not None and f"FAILOVER_CRASH_AT={point}".encode() not in environment:
+            # One that the plugin of the last circusd has started, which had not been ended yet.
+            process_table.send(now, signal.SIGKILL)
+            return None
+        return now if now != before else None
+
     wait_for("the last one has ended", lambda: not process_table.may_run(before))
-    starting.start(state)
-    return wait_for("the next one", lambda: (now := who()) != before and now or None)
+    return wait_for("the next one", another)
 
 
 @pytest.mark.parametrize("point", CANARY_POINTS)
@@ -234,12 +244,12 @@ def test_every_canary_dies_at_a_seam_until_one_does_not(
     fleet.start(crash_at=point)
     # Whoever starts one from here on, circusd, its plugin or this test, it dies at this point.
     process_table.send(canary_of(fleet), signal.SIGKILL)
-    canary = next_canary(state)
+    canary = next_canary(state, point)
     up(fleet, *cast.all)
     act(fleet, cast)
     for _ in range(3):
         wait_for("it died", lambda one=canary: not process_table.may_run(one))
-        canary = next_canary(state)
+        canary = next_canary(state, point)
     fleet.end(signal.SIGKILL)
     monkeypatch.delenv("FAILOVER_CRASH_AT")
     fleet.start()
@@ -267,4 +277,5 @@ def test_circusd_is_killed_at_any_moment_of_a_server_s_death(fleet: Fleet, momen
         assert [line["ev"] for line in exits_of(fleet, name)] == ["server-exit"]
         (found,) = server_exits(fleet, pid)
         (launch,) = fleet.launches(name)
-        assert launch.ended_at == found.at and not launch.planned and not alive(pid)
+        assert launch.ended_at is not None and launch.ended_at <= found.at
+        assert not launch.planned and not alive(pid)

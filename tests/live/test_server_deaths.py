@@ -14,6 +14,7 @@ import signal
 import stat
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from typing import Any
 import pytest
 
 from circus_failover import tmux
-from circus_failover.canary import asking, watched
+from circus_failover.canary import asking
 from circus_failover.logfmt import timestamp
 from circus_failover.process_table import ProcessId
 from circus_failover.records import ServerExitRow
@@ -35,6 +36,7 @@ KEYS = {
     *("how", "cause", "detected", "agents", "forensics"),
 }
 """What every line about a server says, beside `signal` or `status`."""
+QUIET = "sleep 600"
 WRITER = """
 import fcntl, os, sys
 lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
@@ -58,11 +60,17 @@ def lasting_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     made, failed = Fleet(folder), request.session.testsfailed
     try:
         yield made
+    except BaseException:
+        failed = -1
+        raise
     finally:
+        said = canary_status(made)
         made.close()
         left = asking.holder(str(made.state))
-        if request.session.testsfailed > failed:
-            for path in (made.log, made.state / "lifecycle.log", made.state / "exits.log"):
+        if request.session.testsfailed != failed:
+            print(f"---- the canary\n{said}")
+            logs = (made.state / name for name in ("lifecycle.log", "exits.log", "canary/crash.log"))
+            for path in (made.log, *logs):
                 if path.exists():
                     print(f"---- {path.name}\n{path.read_text()[-12000:]}")
         shutil.rmtree(folder, ignore_errors=True)
@@ -101,12 +109,14 @@ def canary_of(fleet: Fleet) -> ProcessId:
 
 
 def await_dead(fleet: Fleet, name: str, cause: str, generation: int = 1) -> dict[str, Any]:
-    """Wait until an agent is down for this cause, and cleared away; return what explain says."""
+    """Wait until an agent is down for this cause, cleared away, and told how; return what explain says."""
 
     def look() -> dict[str, Any] | None:
         told = fleet.call("explain", name=name)
-        agent, intent = told["agent"], told["intent"]
+        agent, intent, server = told["agent"], told["intent"], told["server_exit"]
         over = intent is None or intent["done_at"] is not None
+        if cause in ("server-lost", "server-ended"):
+            over = over and server is not None and f"pid {server['pid']} " in agent["reason"]
         found = (agent["phase"], agent["cause"], agent["generation"])
         return told if found == ("down", cause, generation) and over else None
 
@@ -174,14 +184,18 @@ def running(request: pytest.FixtureRequest) -> Iterator[Fleet]:
         with_canary(fleet, interval="0.5")
         for name in (end.agent for end in ENDS):
             fleet.resumable(name)
-        for name in ("reborn", "guest", "exits", "kills-itself"):
+        for name in ("exits", "kills-itself"):
             fleet.agent(name)
-        fleet.agent("young", failover__ready_secs="600")
+        for name in ("reborn", "guest"):
+            fleet.agent(name, failover__command=QUIET)
+        fleet.agent("young", failover__command=QUIET, failover__ready_secs="600")
         fleet.agent("seen", failover__mode="observe", failover__socket=str(fleet.folder / "seen.sock"))
         pairs = {"pair": ["gone", "stays"], "both": ["leaving", "beside"]}
         for socket, names in {"five": FIVE, "mute": MUTE, "hand": ["shell"], **pairs}.items():
             for name in names:
-                fleet.agent(name, failover__socket=str(fleet.folder / f"{socket}.sock"))
+                shared = str(fleet.folder / f"{socket}.sock")
+                fleet.agent(name, failover__socket=shared, failover__command=QUIET)
+        fleet.sections["watcher:leaving"]["failover.command"] = f"{STANDIN} --ignore-term"
         script = fleet.folder / "writer.py"
         script.write_text(WRITER)
         writer = f"{sys.executable} {script} {fleet.folder}/writing --ignore-term"
@@ -190,7 +204,6 @@ def running(request: pytest.FixtureRequest) -> Iterator[Fleet]:
             failover__command=writer,
             failover__resume_command=f"{writer} --resume {{conversation}}",
         )
-        fleet.sections["watcher:leaving"]["failover.command"] = f"{STANDIN} --ignore-term"
         for session in ("shell", "notes"):
             fleet.by_hand(fleet.folder / "hand.sock", session)
         fleet.by_hand(fleet.folder / "seen.sock", "seen")
@@ -247,7 +260,9 @@ def test_a_server_s_end_is_one_line_one_row_one_snapshot_and_one_death(running: 
     assert told["server_exit"]["pid"] == server and told["server_exit"]["cause"] == end.cause
     assert end.says in told["agent"]["reason"]
     (launch,) = running.launches(name)
-    assert (launch.planned, launch.end_cause, launch.ended_at) == (False, end.of_agent, found.at)
+    assert (launch.planned, launch.end_cause) == (False, end.of_agent)
+    assert launch.up_at is not None and launch.ended_at is not None
+    assert launch.up_at < launch.ended_at <= found.at
     assert told["crash_loop"]["deaths"] == end.deaths
     history = running.call("history", name=name)["history"]
     assert any(entry.get("reason") == told["agent"]["reason"] for entry in history)
@@ -479,7 +494,7 @@ def outlived(request: pytest.FixtureRequest) -> Iterator[Outlived]:
     with lasting_fleet(request) as fleet:
         with_canary(fleet, interval=NEVER)
         for name in TEN:
-            fleet.agent(name)
+            fleet.agent(name, failover__command=QUIET)
         fleet.start()
         fleet.await_up(*TEN)
         yield Outlived(fleet, await_watched(fleet, *running_servers(fleet)))
@@ -515,14 +530,13 @@ def test_a_server_is_armed_before_its_agent_counts_as_ready(outlived: Outlived) 
 def test_a_canary_killed_with_a_server_records_it_when_it_is_back(outlived: Outlived) -> None:
     fleet, name = outlived.fleet, "agent-0"
     server, canary = fleet.view(name)["server_pid"], canary_of(fleet)
-    up_at = fleet.launches(name)[0].up_at
-    assert up_at is not None
+    (launch,) = fleet.launches(name)
     os.kill(canary.pid, signal.SIGKILL)
     os.kill(server, signal.SIGKILL)
     await_dead(fleet, name, "server-lost")
     (found,) = wait_for("its row", lambda: server_exits(fleet, server))
     (line,) = exits_of(fleet, name)
-    assert found.seen is not None and up_at - 1 <= found.seen <= found.at
+    assert found.seen is not None and launch.started_at <= found.seen <= found.at
     assert line["last_seen"] == timestamp(found.seen)
     assert_found_gone(line)
     assert canary_of(fleet) != canary
@@ -558,14 +572,13 @@ def test_a_death_that_nobody_lived_to_see_is_recorded_when_circusd_starts(outliv
     for pid in (canary.pid, server):
         os.kill(pid, signal.SIGKILL)
     fleet.end(signal.SIGKILL)
-    seen = watched.last_seen(str(fleet.state))
-    assert seen is not None
+    (launch,), over = fleet.launches("agent-3"), time.time()
     fleet.start()
     await_dead(fleet, "agent-3", "server-lost")
     (found,) = wait_for("its row", lambda: server_exits(fleet, server))
     (line,) = exits_of(fleet, "agent-3")
     assert_found_gone(line)
-    assert found.seen is not None and abs(found.seen - seen) < 1.5
+    assert found.seen is not None and launch.started_at <= found.seen <= over <= found.at
     all_armed(fleet)
 
 
