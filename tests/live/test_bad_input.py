@@ -512,6 +512,12 @@ def test_a_hold_that_seems_to_last_for_an_hour_is_over(fleet: Fleet) -> None:
         os.kill(fleet.view(name)["pid"], signal.SIGKILL)
         fleet.await_phase(name, "down") if name == "eve" else None
     fleet.end()
+    with fleet.store() as store:
+        bob = store.agents()["bob"].process
+    if bob is not None and alive(bob.pid):
+        # It came back while eve was looked at.
+        os.kill(bob.pid, signal.SIGKILL)
+        wait_for("bob is gone", lambda: not alive(bob.pid))
     ahead = time.time() + 3600
     change_store(
         fleet,

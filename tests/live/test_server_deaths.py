@@ -494,7 +494,7 @@ def outlived(request: pytest.FixtureRequest) -> Iterator[Outlived]:
     with lasting_fleet(request) as fleet:
         with_canary(fleet, interval=NEVER)
         for name in TEN:
-            fleet.agent(name, failover__command=QUIET)
+            fleet.agent(name, failover__command=QUIET, failover__ready_secs="1")
         fleet.start()
         fleet.await_up(*TEN)
         yield Outlived(fleet, await_watched(fleet, *running_servers(fleet)))
