@@ -60,7 +60,10 @@ class Stamps:
             TimeoutError: none came.
         """
         self._receiver.settimeout(timeout)
-        data, ancillary, _, _ = self._receiver.recvmsg(64, 64)
+        try:
+            data, ancillary, _, _ = self._receiver.recvmsg(64, 64)
+        except TimeoutError as error:
+            raise TimeoutError(f"no word of a durable record within {timeout:g} s") from error
         for level, kind, raw in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
                 secs, nanosecs = _TIMESPEC.unpack(raw)
@@ -209,6 +212,12 @@ class Canary:
                 f"trouble: {status.get('trouble')}"
             )
         return [float(at) for at in since.values()]
+
+    def state_of_things(self) -> str:
+        """Return what the canary says of itself, without its servers, for a failure's report."""
+        status = asking.ask(self._dir, TIMEOUT_SECS, ask="status") or {}
+        left = len(list(watched.names(self._dir)))
+        return f"{left} on its list, it knows {len(status.pop('servers', ()))}; it says {status}"
 
     def take(self) -> list[Report]:
         """Take in the reports that wait, as circusd would."""

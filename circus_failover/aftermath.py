@@ -81,12 +81,10 @@ class Aftermath:
     ) -> None:
         store.take_in(name, time.time())
         store.finish_action(action.id, float(report["at"]), str(report["outcome"]))
-        store.update_launch(
-            action.identity,
-            action.generation,
-            exit_status=report.get("exit_status"),
-            exit_signal=report.get("exit_signal"),
-        )
+        status, number = report.get("exit_status"), report.get("exit_signal")
+        if status is not None or number is not None:
+            # What a second worker does not find any more is known from the first.
+            store.update_launch(action.identity, action.generation, exit_status=status, exit_signal=number)
         if report.get("last_output"):
             store.update_launch(action.identity, action.generation, last_output=report["last_output"])
         if died is not None and died.new:
@@ -110,7 +108,7 @@ class Aftermath:
                 self._supervisor.deliveries.begin_afresh(agent, store, action.who)
 
         phases = {IntentAction.STOP: Phase.STOPPED, IntentAction.PARK: Phase.PARKED}
-        changes: dict[str, Any] = {"phase": phases.get(intent, Phase.DOWN)}
+        changes: dict[str, Any] = {"phase": phases.get(intent, Phase.DOWN), "uncleared": None}
         if agent.row.generation == action.generation:
             # Also the next circusd, should this one die here, brings it back: a start was under way.
             if intent is IntentAction.RESTART:

@@ -95,6 +95,7 @@ class Endings:
             stay_stopped=intent is IntentAction.STOP or agent.row.stay_stopped,
         )
         crashpoint.reached("intent-written")
+        self._supervisor.watches.meant(agent)
         self._supervisor.deliveries.interrupt(agent)
         agent.starting = None
         agent.action = stored[0]
@@ -179,6 +180,7 @@ class Endings:
             reason=f"{why} ({who})",
             stay_stopped=intent is IntentAction.STOP or agent.row.stay_stopped,
         )
+        self._supervisor.watches.meant(agent)
         agent.action = self._store().open_action(agent.identity) or action
 
     def _ended_already(self, agent: Agent, intent: IntentAction, who: str, why: str) -> None:

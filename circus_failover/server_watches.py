@@ -183,6 +183,18 @@ class ServerWatches:
         if entry is not None:
             self._left.add(entry[0])
 
+    def meant(self, agent: Agent) -> None:
+        """An agent is being ended, and the server that it has for itself with it; its worker says so, too."""
+        state, server = self._supervisor.state, agent.row.server
+        if state is None or server is None or not agent.row.own_server or not process_table.may_run(server):
+            return
+        try:
+            watched.intend(str(state.path), server, watched.ANY)
+        except OSError as error:
+            logger.warning(
+                "circus-failover: the end of %s's server may be recorded: %s", agent.identity, error
+            )
+
     def settle(self) -> None:
         """Take servers that agents have left off the list, or leave them to the canary that records them."""
         state = self._supervisor.state

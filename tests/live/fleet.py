@@ -389,10 +389,10 @@ class Fleet:
         try:
             with open(self.state / watched.LOCK) as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (FileNotFoundError, IsADirectoryError):
-            return False
         except BlockingIOError:
             return True
+        except OSError:
+            return False
         return False
 
 

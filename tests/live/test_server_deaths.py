@@ -116,7 +116,7 @@ def await_dead(fleet: Fleet, name: str, cause: str, generation: int = 1) -> dict
         agent, intent, server = told["agent"], told["intent"], told["server_exit"]
         over = intent is None or intent["done_at"] is not None
         if cause in ("server-lost", "server-ended"):
-            over = over and server is not None and f"pid {server['pid']} " in agent["reason"]
+            over = over and server is not None and f"pid {server['pid']} " in (agent["reason"] or "")
         found = (agent["phase"], agent["cause"], agent["generation"])
         return told if found == ("down", cause, generation) and over else None
 
