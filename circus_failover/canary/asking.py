@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from typing import Any
 
 from circus_failover import process_table
@@ -16,6 +17,7 @@ from circus_failover.canary import watched
 from circus_failover.process_table import ProcessId
 
 ANSWER_BYTES = 4 * 1024 * 1024
+BUSY_SECS = 0.005
 
 
 def holder(state_dir: str) -> ProcessId | None:
@@ -61,7 +63,7 @@ def ask(state_dir: str, timeout: float = 2.0, **request: Any) -> dict[str, Any] 
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(timeout)
-            client.connect(os.path.join(state_dir, watched.SOCKET))
+            _connect(client, os.path.join(state_dir, watched.SOCKET), timeout)
             client.sendall(json.dumps(request).encode() + b"\n")
             answer = b""
             while not answer.endswith(b"\n") and len(answer) < ANSWER_BYTES:
@@ -73,3 +75,16 @@ def ask(state_dir: str, timeout: float = 2.0, **request: Any) -> dict[str, Any] 
         return found if isinstance(found, dict) else None
     except (OSError, ValueError):
         return None
+
+
+def _connect(client: socket.socket, path: str, timeout: float) -> None:
+    """Connect, also while so many wait to be heard that Linux refuses at once (unix(7), EAGAIN)."""
+    until = time.monotonic() + timeout
+    while True:
+        try:
+            client.connect(path)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(BUSY_SECS)

@@ -102,9 +102,9 @@ class Canary:
         ends: list[End] = []
         until = time.monotonic() + TOGETHER_SECS
         while True:
-            # Before anything else: each has its own time.
-            at = time.time()
             for key in keys:
+                # Before anything else: each has its own time.
+                at = time.time()
                 server = self._list.keys.get(key)
                 if server is not None:
                     self._list.quiet(server)
