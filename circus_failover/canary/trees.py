@@ -154,12 +154,4 @@ def _write(path: str, trees: Mapping[str, Mapping[ProcessId, str]]) -> None:
         launch: [[process.pid, process.start, name] for process, name in processes.items()]
         for launch, processes in trees.items()
     }
-    temporary = f"{path}.tmp"
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(json.dumps(content))
-        os.replace(temporary, path)
-    except OSError:
-        os.unlink(temporary)
-        raise
+    watched.put(path, json.dumps(content))

@@ -12,6 +12,8 @@ import json
 import os
 from collections import namedtuple
 
+from circus_failover.policy.server_exit import ANY as ANY
+from circus_failover.policy.server_exit import ORDERLY as ORDERLY
 from circus_failover.process_table import ProcessId
 
 TYPE_CHECKING = False
@@ -30,11 +32,6 @@ SEEN = f"{FOLDER}/seen"
 """Touched by circusd at each tick: until then every server that is watched had not been seen to end."""
 DRILL_LOG = f"{FOLDER}/drill.log"
 """Records of drills, which are nobody's deaths."""
-
-ORDERLY = "orderly"
-"""An intent that covers an orderly end, or one of which nothing is known: the last session is closed."""
-ANY = "any"
-"""An intent that covers every end: an agent that has the server for itself is being ended."""
 
 
 class WatchedAgent(
@@ -97,7 +94,7 @@ def write(state_dir: str, watched: Watched) -> None:
         "drill": watched.drill,
         "agents": [agent._asdict() for agent in watched.agents],
     }
-    _put(path(state_dir, watched.name), json.dumps(content))
+    put(path(state_dir, watched.name), json.dumps(content))
 
 
 def read(state_dir: str, name: str) -> Watched | None:
@@ -156,7 +153,7 @@ def intend(state_dir: str, server: ProcessId, covers: str) -> None:
     Raises:
         OSError: it could not be written: then nothing may be closed.
     """
-    _put(_intent(state_dir, server_name(server)), covers)
+    put(_intent(state_dir, server_name(server)), covers)
 
 
 def intent(state_dir: str, server: ProcessId) -> str | None:
@@ -194,7 +191,12 @@ def last_seen(state_dir: str) -> float | None:
         return None
 
 
-def _put(target: str, text: str) -> None:
+def put(target: str, text: str) -> None:
+    """Write a small file, for its owner only; a reader sees the old one or the new one. Not synced.
+
+    Raises:
+        OSError: it could not be written; what was there stays.
+    """
     temporary = f"{target}.{os.getpid()}.tmp"
     try:
         with open(temporary, "w", opener=_private) as file:

@@ -33,7 +33,9 @@ import signal
 from circus_failover.words import ServerCause
 
 ORDERLY = "orderly"
+"""An intent that covers an orderly end, or one of which nothing is known: the last session is closed."""
 ANY = "any"
+"""An intent that covers every end: an agent that has the server for itself is being ended."""
 _CRASHES = frozenset(
     (
         *(signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS),
