@@ -20,16 +20,16 @@ from typing import TypeVar
 
 from circus.util import to_bool, to_uid
 
-from circus_failover import task_text
+from circus_failover import agents, task_text
+from circus_failover.agents.command import CONVERSATION as CONVERSATION
 from circus_failover.problems import Problem, SettingsError, nearest
-from circus_failover.settings import ACCOUNT_NAME, Account, Settings, expand_path
+from circus_failover.settings import ACCOUNT_NAME, RUNTIMES, Account, Settings, expand_path
 from circus_failover.words import Kind, Mode, Restart
 
 PREFIX = "failover."
 IDENTITY = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 SESSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 POOL = ACCOUNT_NAME
-RUNTIMES = ("command",)
 KEEPER = "failover-session"
 
 _SECONDS: Mapping[str, tuple[float, float]] = {
@@ -45,12 +45,22 @@ _SECONDS: Mapping[str, tuple[float, float]] = {
     "stable_secs": (300.0, 86400.0),
 }
 _TEXTS = (
-    *("runtime", "command", "resume_command", "account", "socket", "session", "restart", "mode", "kind"),
+    *(
+        "runtime",
+        "command",
+        "args",
+        "dialogs",
+        "resume_command",
+        "account",
+        "socket",
+        "session",
+        "restart",
+        "mode",
+        "kind",
+    ),
     *("prepare", "pool", "resume_lost", "ready_match", "crash_max", "initial_prompt"),
 )
 OPTIONS = ("config", *_TEXTS, *_SECONDS)
-CONVERSATION = "{conversation}"
-"""Where `failover.resume_command` gets the conversation's id."""
 CRASH_MAX = 100
 
 E = TypeVar("E", bound=Enum)
@@ -64,6 +74,10 @@ class AgentSettings:
     settings: Settings
     runtime: str
     command: tuple[str, ...]
+    args: tuple[str, ...]
+    """Further arguments of the command, the same for a fresh launch and a resume."""
+    dialogs: Mapping[str, str]
+    """How dialogs of the client are answered: its word by the dialog's name."""
     account: Account | None
     socket: Path
     own_server: bool
@@ -202,7 +216,7 @@ class _Parser:
         self._circus()
         runtime = self._runtime()
         mode = self.one_of("mode", Mode, Mode.MANAGE)
-        command = self._command(mode)
+        command = self._command(mode, runtime)
         account = self._account(runtime)
         own_server, socket = self._socket()
         session = self.matching("session", SESSION, "1 to 100 letters, digits, '_' or '-', the first not '-'")
@@ -214,6 +228,8 @@ class _Parser:
             settings=self.settings,
             runtime=runtime,
             command=command,
+            args=self._args(runtime),
+            dialogs=self._dialogs(runtime),
             account=account,
             socket=socket,
             own_server=own_server,
@@ -303,6 +319,7 @@ class _Parser:
         runtime = self.text("runtime")
         if runtime is not None and runtime not in RUNTIMES:
             self.wrong("runtime", runtime, f"one of {', '.join(RUNTIMES)}{nearest(runtime, RUNTIMES)}")
+            return RUNTIMES[0]
         return runtime or RUNTIMES[0]
 
     def _switch(self, option: str, default: bool) -> bool:
@@ -356,14 +373,41 @@ class _Parser:
             return ()
         return words
 
-    def _command(self, mode: Mode) -> tuple[str, ...]:
-        text = self.text("command")
+    def _command(self, mode: Mode, runtime: str) -> tuple[str, ...]:
+        text, program = self.text("command"), agents.RUNTIMES[runtime].program
         words = self._words("command", text) if text is not None else ()
+        if text is None and program is not None:
+            return (program,)
         if text is None and mode is Mode.MANAGE and not self._given("command"):
             self.wrong(
                 "command", None, f"the command that runs the agent (not needed with {PREFIX}mode = observe)"
             )
         return words
+
+    def _args(self, runtime: str) -> tuple[str, ...]:
+        text = self.text("args")
+        try:
+            return () if text is None else tuple(shlex.split(text))
+        except ValueError as error:
+            self.wrong("args", text, f"arguments with their quotes closed ({error})")
+            return ()
+
+    def _dialogs(self, runtime: str) -> Mapping[str, str]:
+        """Read `trust=accept bypass=accept`."""
+        text = self.text("dialogs")
+        known = {dialog.name: dialog for dialog in agents.RUNTIMES[runtime].dialogs}
+        found: dict[str, str] = {}
+        for part in (text or "").replace(",", " ").split():
+            name, _, word = part.partition("=")
+            if name not in known:
+                listed = ", ".join(known) or f"none: runtime {runtime} has no dialogs"
+                self.wrong("dialogs", part, f"a dialog of {runtime} ({listed}){nearest(name, list(known))}")
+            elif word not in known[name].answers:
+                answers = ", ".join(f"{name}={answer}" for answer in known[name].answers)
+                self.wrong("dialogs", part, answers or f"nothing: a person has to answer {name}")
+            elif found.setdefault(name, word) != word:
+                self.wrong("dialogs", part, f"one answer to {name}")
+        return found
 
     def _given(self, option: str) -> bool:
         return PREFIX + option in self.watcher or option in self.settings.defaults

@@ -6,6 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circus_failover import crashpoint, keeper, launch_file, private_file
@@ -107,6 +108,12 @@ class Launching:
                 ready_at=None,
                 ready_ticks=None,
                 **self._supervisor.crash_loops.launching(agent),
+                runtime=settings.runtime,
+                home=_text(RUNTIMES[settings.runtime].home(settings, os.environ)),
+                working_dir=str(settings.working_dir),
+                launched_at=launch.started_at,
+                health=None,
+                pushed=None,
                 socket=str(settings.socket),
                 session=settings.session,
                 own_server=settings.own_server,
@@ -153,9 +160,15 @@ class Launching:
             "FAILOVER_CONVERSATION": conversation,
             "FAILOVER_STATE_DIR": str(settings.settings.state_dir),
         }
-        if settings.account is not None:
-            ours[RUNTIMES[settings.runtime].home_variable] = str(settings.account.home)
+        runtime = RUNTIMES[settings.runtime]
+        home = runtime.home(settings, os.environ)
+        if home is not None:
+            ours.update(runtime.environment(home, os.environ))
         return launch_file.agent_environment(os.environ, own_environment(agent.watcher), ours)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def adding(launch: LaunchRow, over: int) -> Callable[[Store], None]:

@@ -69,6 +69,18 @@ class AgentRow:
     """The settings that plugins decide by, as JSON: what is in force in circusd."""
     uncleared: int | None = None
     """Generation of a launch that ended by itself, until it was looked for what is left of it."""
+    runtime: str | None = None
+    """The runtime of the recorded launch."""
+    home: str | None = None
+    """The account home that its client uses; None: the runtime knows none."""
+    working_dir: str | None = None
+    """Where it was started."""
+    launched_at: float | None = None
+    """Epoch seconds of the recorded launch; None: it was adopted, and its process's start counts."""
+    health: str | None = None
+    """What it was last seen to do, as JSON (`agent_health`); None: it was not looked at."""
+    pushed: str | None = None
+    """What its client's hooks reported of the recorded launch, by hook, as JSON."""
 
     @property
     def process(self) -> ProcessId | None:

@@ -51,6 +51,8 @@ class Account:
     name: str
     runtime: str
     home: Path
+    env_file: Path | None = None
+    """A file (0600) of variables that only its agents get."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class _Model(BaseModel):
 class _Document(_Model):
     state_dir: str = Field(description="the folder that holds the store, the logs and the sockets")
     shared: dict[Any, Any] = Field({}, description="root, strict, links, never, runtimes")
-    accounts: list[Any] = Field([], description="each with name, runtime, home")
+    accounts: list[Any] = Field([], description="each with name, runtime, home, env_file")
     defaults: dict[Any, Any] = Field({}, description="watcher options and their values")
     log_verbose: bool = Field(False, description="whether lifecycle.log also tells the steady state")
 
@@ -145,6 +147,7 @@ class _Account(_Model):
     name: str = Field(description="1 to 63 letters, digits, '.', '_' or '-', the first a letter or digit")
     runtime: str = Field("command", description=f"one of {_RUNTIMES}")
     home: str = Field(description="the account's own folder")
+    env_file: str | None = Field(None, description="a file (0600) of variables that only its agents get")
 
 
 _TYPES = {
@@ -223,7 +226,9 @@ class _Reader:
             if home is not None and (other := homes.setdefault(os.path.normpath(home), where)) != where:
                 self.problem(f"{where}.home", str(home), f"a folder of its own; {other} has this one")
             if name is not None and runtime is not None and home is not None:
-                accounts.append(Account(name, runtime, home))
+                env_file = fields.get("env_file")
+                path = None if env_file is None else self.folder_at(f"{where}.env_file", env_file)
+                accounts.append(Account(name, runtime, home, path))
         return tuple(accounts)
 
     def names(self, key: str, entries: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -29,7 +29,7 @@ from circus_failover.records import (
     TaskRow,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -45,7 +45,8 @@ CREATE TABLE IF NOT EXISTS agents (
     born INTEGER NOT NULL DEFAULT 0, pending TEXT,
     loop TEXT NOT NULL DEFAULT 'closed', loop_until REAL,
     loop_failures INTEGER NOT NULL DEFAULT 0, loop_from INTEGER NOT NULL DEFAULT 0,
-    last_task REAL, policy TEXT NOT NULL DEFAULT '{}', uncleared INTEGER
+    last_task REAL, policy TEXT NOT NULL DEFAULT '{}', uncleared INTEGER,
+    runtime TEXT, home TEXT, working_dir TEXT, launched_at REAL, health TEXT, pushed TEXT
 );
 CREATE TABLE IF NOT EXISTS launches (
     identity TEXT NOT NULL, generation INTEGER NOT NULL,
@@ -111,6 +112,12 @@ _ADDED = {
         "launches": ["mode TEXT", "wake_cause TEXT", "parked_by TEXT", "topic TEXT"],
     },
     3: {"agents": ["uncleared INTEGER"]},
+    4: {
+        "agents": [
+            *("runtime TEXT", "home TEXT", "working_dir TEXT"),
+            *("launched_at REAL", "health TEXT", "pushed TEXT"),
+        ]
+    },
 }
 """Columns that came with a version, by table: a store of an earlier one gets them when it is opened."""
 _FILLED = {
@@ -121,6 +128,7 @@ _FILLED = {
         "UPDATE agents SET born = generation, loop_from = generation WHERE cause = 'removed'",
     ],
     3: [],
+    4: ["UPDATE agents SET runtime = 'command'"],
 }
 """What those columns hold for what is remembered: agents live through an upgrade."""
 
@@ -158,7 +166,7 @@ def _plain(row: sqlite3.Row) -> dict[str, Any]:
 
 def _agent(row: sqlite3.Row) -> AgentRow:
     """Return an agent's row. Every tick of a plugin reads all of them, so its fields are set all at once:
-    the constructor of a frozen dataclass sets 35 of them one by one, which takes twice as long.
+    the constructor of a frozen dataclass sets 41 of them one by one, which takes twice as long.
     """
     values = list(row)
     for index in _AGENT_BOOLEANS:

@@ -6,6 +6,7 @@ lifecycle.log (`ev=wake`). It launches nothing itself: `bring_up.start` does.
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from dataclasses import dataclass
@@ -73,7 +74,10 @@ class Waking:
         topic = topic or self._supervisor.deliveries.next_topic(agent)
         lost = agent.last_cause in _LOST and settings.resume_lost
         resumes = self._resumes(agent, asked, lost)
-        command = RUNTIMES[settings.runtime].resume(settings, resumes) if resumes is not None else None
+        runtime = RUNTIMES[settings.runtime]
+        command = None
+        if resumes is not None:
+            command = runtime.resume(settings, resumes, runtime.home(settings, os.environ))
         last = None
         if row.generation > row.born:
             last = wake.LastLaunch(lost=lost, parked_at=row.parked_at if row.parked_by else None)
@@ -89,7 +93,8 @@ class Waking:
         if verdict.mode is WakeMode.RESUME and command is not None and resumes is not None:
             return WakePlan(verdict.mode, verdict.cause, resumes, command, row.parked_by, topic, by_name)
         fresh = str(uuid.uuid4())
-        return WakePlan(verdict.mode, verdict.cause, fresh, settings.command, row.parked_by, topic, by_name)
+        begin = runtime.fresh(settings, fresh)
+        return WakePlan(verdict.mode, verdict.cause, fresh, begin, row.parked_by, topic, by_name)
 
     def _resumes(self, agent: Agent, asked: WakeAsked, lost: bool) -> str | None:
         """Return the conversation that a resume would continue: always one that was proven ready."""

@@ -41,6 +41,55 @@ class State(Word):
     UNKNOWN = "unknown"
 
 
+class Source(Word):
+    """Who says what an agent does, the most trusted first."""
+
+    STATUS_FILE = "status-file"
+    HOOK = "hook"
+    TRANSCRIPT = "transcript"
+    TITLE = "title"
+    SCREEN = "screen"
+
+    @property
+    def rank(self) -> int:
+        """How far from the most trusted it is."""
+        return list(Source).index(self)
+
+
+class FaultKind(Word):
+    """What kept a client from an answer."""
+
+    USAGE_LIMIT = "usage-limit"
+    CREDIT = "credit"
+    """Nothing is left that was paid for; no time brings it back."""
+    CREDENTIALS = "credentials"
+    RATE_LIMIT = "rate-limit"
+    """Too many requests at once (429), which is no usage limit."""
+    OVERLOAD = "overload"
+    NETWORK = "network"
+    SERVER = "server-error"
+    OTHER = "other"
+
+
+class BootStage(Word):
+    """How far the start of a client has come."""
+
+    WAIT = "wait"
+    DIALOG = "dialog"
+    """It asks something, and does not go on without an answer."""
+    READY = "ready"
+    FAILED = "failed"
+    """It will not become ready."""
+
+
+class Credentials(Word):
+    """Whether an account home can be used, as far as its files tell."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
+
+
 class Mode(Word):
     """Whether the supervisor acts on an agent or only watches and shows it (`failover.mode`)."""
 
@@ -196,6 +245,10 @@ class Cause(Word):
     SETTINGS = "settings"
     SHARED_STATE = "shared-state"
     WORKING_DIR = "working-dir"
+    ACCOUNT = "account"
+    """The account's home, or its `env_file`, would not let the client do what it should."""
+    CONVERSATION_IN_USE = "conversation-in-use"
+    """A process of another launch has the conversation open: two writers would fork it."""
     CRASH_LOOP = "crash-loop"
     GIVEN_UP = "given-up"
     UNKNOWN_AGENT = "unknown-agent"

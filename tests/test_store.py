@@ -63,6 +63,12 @@ AGENT = AgentRow(
     last_task=6.5,
     policy='{"idle_secs": 3600.0}',
     uncleared=3,
+    runtime="claude",
+    home="/homes/a",
+    working_dir="/work",
+    launched_at=1010.0,
+    health='{"state": "idle"}',
+    pushed='{"Stop": {"at": 1.0}}',
 )
 LAUNCH = LaunchRow("bob", 3, "first-start", "ann", "one", "c", 1.0)
 TASK = TaskRow(0, "bob", "read\n\tit's é", "release", "ann", 1.0)
@@ -495,6 +501,9 @@ def test_a_store_of_the_first_version_is_upgraded_and_keeps_all_that_was_in_it(p
     assert Store(path).agents() == {"bob": AGENT}
 
 
+OF_A_RUNTIME = ("runtime", "home", "working_dir", "launched_at", "health", "pushed")
+
+
 def test_a_store_of_the_second_version_is_upgraded_and_keeps_all_that_was_in_it(path: Path) -> None:
     store = Store(path)
     with store.decision(durable=True):
@@ -505,11 +514,13 @@ def test_a_store_of_the_second_version_is_upgraded_and_keeps_all_that_was_in_it(
     other = sqlite3.connect(path)
     other.executescript(
         "ALTER TABLE agents DROP COLUMN uncleared; DROP TABLE server_exits;"
-        "UPDATE meta SET value = '2' WHERE name = 'schema'"
+        + "".join(f"ALTER TABLE agents DROP COLUMN {name};" for name in OF_A_RUNTIME)
+        + "UPDATE meta SET value = '2' WHERE name = 'schema'"
     )
     other.close()
     store = Store(path)
-    assert (store.agent("bob"), store.launches("bob")) == (replace(AGENT, uncleared=None), [LAUNCH])
+    kept = replace(AGENT, uncleared=None, **{**dict.fromkeys(OF_A_RUNTIME), "runtime": "command"})
+    assert (store.agent("bob"), store.launches("bob")) == (kept, [LAUNCH])
     with store.decision(durable=True):
         store.put_agent(AGENT)
         store.add_server_exit(SERVER_EXIT)

@@ -1,21 +1,12 @@
-"""What differs by runtime, one file each, behind one small interface."""
+"""What differs by runtime, one file each, behind the interface of `runtime`."""
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from circus_failover.agent_settings import AgentSettings
+from circus_failover.agents.claude import ClaudeRuntime
+from circus_failover.agents.codex import CodexRuntime
 from circus_failover.agents.command import CommandRuntime
+from circus_failover.agents.runtime import Runtime
 
-
-class Runtime(Protocol):
-    """What the supervisor asks of a runtime."""
-
-    home_variable: str
-    """Environment variable that names the account's home to the program."""
-
-    def resume(self, settings: AgentSettings, conversation: str) -> tuple[str, ...] | None:
-        """Return the argv that continues a conversation, or None when this agent cannot."""
-
-
-RUNTIMES: dict[str, Runtime] = {"command": CommandRuntime()}
+RUNTIMES: dict[str, Runtime] = {
+    runtime.name: runtime for runtime in (CommandRuntime(), ClaudeRuntime(), CodexRuntime())
+}
