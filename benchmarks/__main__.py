@@ -17,12 +17,12 @@ from typing import Any
 
 from circus.exc import CallError
 
-from benchmarks import canary, fleet_view, hook_times, idle, keepers, starting, supervise, waking
+from benchmarks import canary, clients, fleet_view, hook_times, idle, keepers, starting, supervise, waking
 from benchmarks.ground import Ground, say
 from benchmarks.large import LargeFleet
 from benchmarks.result import Result, markdown, table
 
-NAMES = ("start", "wakes", "supervise", "canary", "hooks", "wake", "keepers", "fleet", "idle")
+NAMES = ("start", "wakes", "supervise", "canary", "hooks", "wake", "keepers", "fleet", "idle", "clients")
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,28 @@ class Size:
     watched: tuple[int, ...]
     kills: int
     still_secs: float
+    clients: int
 
 
 FULL = Size(
-    100, 3, (10, 100, 500), 20, 500, 120, 30, 50, 10, (10, 100), (1.0, 5.0), 20.0, (1, 100, 500), 200, 60.0
+    100,
+    3,
+    (10, 100, 500),
+    20,
+    500,
+    120,
+    30,
+    50,
+    10,
+    (10, 100),
+    (1.0, 5.0),
+    20.0,
+    (1, 100, 500),
+    200,
+    60.0,
+    10,
 )
-QUICK = Size(20, 1, (10, 60), 5, 60, 30, 5, 20, 3, (10,), (1.0,), 10.0, (1, 50), 10, 5.0)
+QUICK = Size(20, 1, (10, 60), 5, 60, 30, 5, 20, 3, (10,), (1.0,), 10.0, (1, 50), 10, 5.0, 2)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,6 +98,7 @@ def measure(chosen: tuple[str, ...], size: Size) -> list[Result]:
         "start": lambda: starting.benchmark(size.started, size.rounds),
         "wakes": lambda: waking.many(size.started, size.rounds),
         "supervise": lambda: supervise.benchmark(size.supervised, size.ticks),
+        "clients": lambda: clients.benchmark(size.clients),
         "canary": lambda: canary.benchmark(size.watched, size.kills, size.rounds, size.still_secs),
     }
     found: dict[str, list[Result]] = {}

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from circus_failover import agent_health
+from circus_failover.agent_health import Seen
 from circus_failover.agent_settings import AgentSettings
+from circus_failover.policy.health import Health
 from circus_failover.process_table import ProcessId
 from circus_failover.records import ActionRow, AgentRow
 from circus_failover.words import Asked, Cause, Mode, Phase, State, WakeAsked
@@ -50,12 +54,22 @@ class Starting:
     error_file: Path
     ready_from: float | None = None
     """Epoch seconds since when the agent itself runs; None while nothing was reported."""
-    matched: bool = False
-    """Its screen has shown `failover.ready_match`."""
     watch: ProcessId | None = None
-    """The worker that looks for that."""
+    """The worker that watches the boot, where something has to be looked for."""
     watch_after: float = 0.0
     """Monotonic seconds before which no other one is started."""
+    proof: str | None = None
+    """What that worker has found to say that it is ready; None while it is not."""
+    conversation: str | None = None
+    """The conversation that its client said it is in."""
+    answered: str = ""
+    """The dialogs that were answered, and how."""
+    hopeless: str | None = None
+    """Why it will not become ready."""
+    last_words: str = ""
+    """How far it was when its time was over."""
+    pushed: str | None = None
+    """What the worker can read of what its client's hooks have reported."""
 
 
 @dataclass
@@ -86,6 +100,10 @@ class Agent:
     died_at: float | None = None
     """When tmux says that its process ended, in epoch seconds, while that is looked into."""
     wedged: bool = False
+    seen: Seen | None = None
+    """What it was last seen to do; of an earlier launch, or too long ago, it means nothing."""
+    said_state: State | None = None
+    """The state that was published last."""
     divergence: str | None = None
     """What the gate would say, found when a live agent was adopted."""
     judged_accounts: int = 0
@@ -144,11 +162,25 @@ class Agent:
         done, _ = await asyncio.wait([future], timeout=timeout)
         return bool(done)
 
+    def last_look(self) -> Seen | None:
+        """Return what it was last seen to do in this very launch, however long ago; None: nothing."""
+        seen = self.seen
+        return seen if seen is not None and seen.of(self.row.generation, self.row.process) else None
+
+    def health(self) -> Health:
+        """Return what it was last seen to do; unknown where that does not hold any more, with the reason."""
+        seen = self.last_look()
+        if seen is None:
+            return Health(State.UNKNOWN)
+        if not seen.holds(time.time()):
+            return Health(State.UNKNOWN, at=seen.at, evidence=f"not looked at since {_local_time(seen.at)}")
+        return seen.health
+
     def state(self) -> State | None:
-        """What it does, as far as it is up; the `command` runtime cannot tell beyond `wedged`."""
+        """What it does, as far as it is up; a server that does not answer says more than its agent."""
         if self.phase not in (Phase.UP, Phase.OBSERVED) or self.row.pid is None:
             return None
-        return State.WEDGED if self.wedged else State.UNKNOWN
+        return State.WEDGED if self.wedged else self.health().state
 
     def last_activity(self, terminal: str | None) -> float | None:
         """Return when its terminal last moved, in epoch seconds (8 s granularity), or None."""
@@ -159,11 +191,18 @@ class Agent:
         except OSError:
             return None
 
+    def _newest_activity(self, terminal: str | None) -> float | None:
+        """Return when its terminal last moved or its client last did something, in epoch seconds, or None."""
+        seen = self.last_look()
+        told = seen.last_activity if seen is not None else None
+        return max((at for at in (self.last_activity(terminal), told) if at is not None), default=None)
+
     def view(self, terminal: str | None) -> dict[str, Any]:
         """Return the object that every front end shows; fields are added, never renamed."""
         settings, row = self.settings, self.row
         runs = row.pid is not None and self.phase in LIVE_PHASES | {Phase.OBSERVED}
         state = self.state()
+        health = self.health() if state not in (None, State.WEDGED) else Health(State.UNKNOWN)
         return {
             "identity": self.identity,
             "phase": str(self.phase),
@@ -182,10 +221,19 @@ class Agent:
             "socket": str(self.socket) if self.socket else None,
             "server_pid": row.server_pid if runs else None,
             "since": row.since or None,
-            "last_activity": self.last_activity(terminal) if runs else None,
+            "last_activity": self._newest_activity(terminal) if runs else None,
             "assignment": None,
             "wedged": self.wedged,
             "conversation": row.conversation,
             "parked_by": row.parked_by,
             "held_until": row.loop_until if row.loop == "open" else None,
+            "state_source": str(health.source) if health.source else None,
+            "state_at": health.at,
+            "state_what": health.what or None,
+            "state_evidence": health.evidence or None,
+            "fault": agent_health.plain_fault(health.fault) if health.fault else None,
         }
+
+
+def _local_time(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(moment))

@@ -22,6 +22,7 @@ from circus.util import to_bool, to_uid
 
 from circus_failover import agents, task_text
 from circus_failover.agents.command import CONVERSATION as CONVERSATION
+from circus_failover.client_arguments import owned_in_arguments, owned_in_command
 from circus_failover.problems import Problem, SettingsError, nearest
 from circus_failover.settings import ACCOUNT_NAME, RUNTIMES, Account, Settings, expand_path
 from circus_failover.words import Kind, Mode, Restart
@@ -105,6 +106,16 @@ class AgentSettings:
     working_dir: Path
     autostart: bool
 
+    @property
+    def resumable(self) -> bool:
+        """Whether its conversations can be resumed at all: by its runtime itself, or by `resume_command`."""
+        return resumes_itself(self.runtime) or self.resume_command is not None
+
+
+def resumes_itself(runtime: str) -> bool:
+    """Say whether a runtime resumes without `failover.resume_command`: one that knows its program does."""
+    return agents.RUNTIMES[runtime].program is not None
+
 
 def socket_path_limit(platform: str = sys.platform) -> int:
     """How many bytes the path of a Unix socket may have: `sun_path` less its final NUL.
@@ -141,6 +152,10 @@ def check_defaults(settings: Settings) -> tuple[Problem, ...]:
         for option, value in settings.defaults.items()
         if option not in known
     )
+
+
+def _all_dialogs() -> set[str]:
+    return {dialog.name for runtime in agents.RUNTIMES.values() for dialog in runtime.dialogs}
 
 
 class _Parser:
@@ -243,7 +258,7 @@ class _Parser:
             boot_secs=self.seconds("boot_secs"),
             ready_match=self._ready_match(),
             kind=self.one_of("kind", Kind, Kind.EXECUTOR),
-            resume_command=self._resume_command(),
+            resume_command=self._resume_command(runtime),
             resume_lost=self._switch("resume_lost", True),
             resume_max_age_secs=self.seconds("resume_max_age_secs"),
             idle_secs=self.seconds("idle_secs"),
@@ -350,9 +365,13 @@ class _Parser:
             self.wrong("ready_match", text, f"a regular expression of Python ({error})")
         return text
 
-    def _resume_command(self) -> tuple[str, ...] | None:
+    def _resume_command(self, runtime: str) -> tuple[str, ...] | None:
         text = self.text("resume_command")
-        return None if text is None else self._words("resume_command", text)
+        if text is None or not resumes_itself(runtime):
+            return None if text is None else self._words("resume_command", text)
+        if self._own("resume_command"):
+            self.wrong("resume_command", text, f"no such option: runtime {runtime} resumes by itself")
+        return None
 
     def _initial_prompt(self) -> str | None:
         text = self.text("initial_prompt")
@@ -376,6 +395,8 @@ class _Parser:
     def _command(self, mode: Mode, runtime: str) -> tuple[str, ...]:
         text, program = self.text("command"), agents.RUNTIMES[runtime].program
         words = self._words("command", text) if text is not None else ()
+        for word, expected in owned_in_command(words, agents.RUNTIMES[runtime]):
+            self.wrong("command", word, expected)
         if text is None and program is not None:
             return (program,)
         if text is None and mode is Mode.MANAGE and not self._given("command"):
@@ -387,10 +408,13 @@ class _Parser:
     def _args(self, runtime: str) -> tuple[str, ...]:
         text = self.text("args")
         try:
-            return () if text is None else tuple(shlex.split(text))
+            words = () if text is None else tuple(shlex.split(text))
         except ValueError as error:
             self.wrong("args", text, f"arguments with their quotes closed ({error})")
             return ()
+        for word, expected in owned_in_arguments(words, agents.RUNTIMES[runtime]):
+            self.wrong("args", word, expected)
+        return words
 
     def _dialogs(self, runtime: str) -> Mapping[str, str]:
         """Read `trust=accept bypass=accept`."""
@@ -399,6 +423,8 @@ class _Parser:
         found: dict[str, str] = {}
         for part in (text or "").replace(",", " ").split():
             name, _, word = part.partition("=")
+            if name not in known and not self._own("dialogs") and name in _all_dialogs():
+                continue  # a default is for agents of every runtime
             if name not in known:
                 listed = ", ".join(known) or f"none: runtime {runtime} has no dialogs"
                 self.wrong("dialogs", part, f"a dialog of {runtime} ({listed}){nearest(name, list(known))}")
@@ -408,6 +434,10 @@ class _Parser:
             elif found.setdefault(name, word) != word:
                 self.wrong("dialogs", part, f"one answer to {name}")
         return found
+
+    def _own(self, option: str) -> bool:
+        """Say whether the section itself has an option, not only the defaults."""
+        return PREFIX + option in self.watcher
 
     def _given(self, option: str) -> bool:
         return PREFIX + option in self.watcher or option in self.settings.defaults

@@ -14,13 +14,34 @@ from typing import TYPE_CHECKING, Any
 
 from circus import logger
 
-from circus_failover import keeper, liveness, process_table, shared_state, tmux
+from circus_failover import (
+    account_homes,
+    agent_variables,
+    conversation_lease,
+    keeper,
+    liveness,
+    process_table,
+    shared_state,
+    tmux,
+)
 from circus_failover.agent import UNPARKED, Agent, KeeperPlan, Ticket
+from circus_failover.agent_settings import AgentSettings
+from circus_failover.agents import RUNTIMES
 from circus_failover.launching import Launching, NotLaunched, adding
 from circus_failover.policy.bringup import BringUp, Hindrance, Situation, Verdict, decide
 from circus_failover.problems import Problem
 from circus_failover.roster import lend_to_keeper
-from circus_failover.words import Asked, Cause, IntentAction, Liveness, Loop, Phase, WakeAsked, WakeMode
+from circus_failover.words import (
+    Asked,
+    Cause,
+    IntentAction,
+    Liveness,
+    Loop,
+    Mode,
+    Phase,
+    WakeAsked,
+    WakeMode,
+)
 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
@@ -76,18 +97,31 @@ class BringUps:
         plan = self._supervisor.waking.plan(agent, ticket.wake, ticket.topic)
         if plan.mode is WakeMode.REFUSED:
             raise Refused(self._nothing_to_resume(agent))
+        holder = None
+        if plan.mode is WakeMode.RESUME:
+            holder = conversation_lease.held_by(self._supervisor, agent, plan.conversation)
+        if holder is not None:
+            reason = (
+                f"conversation {plan.conversation} is in use: {holder}; two writers would fork it. "
+                f"End that one, or begin another conversation: wake {agent.identity} --fresh"
+            )
+            self.refuse(agent, Verdict(BringUp.REFUSE, Cause.CONVERSATION_IN_USE, reason))
         try:
             self._launching.launch(agent, verdict, who, plan)
         except NotLaunched as error:
-            self.refuse(agent, Verdict(BringUp.REFUSE, Cause.STATE_DIR, str(error)))
+            self.refuse(agent, Verdict(BringUp.REFUSE, error.cause, str(error)))
         return True
 
     def _nothing_to_resume(self, agent: Agent) -> str:
         """A resume was asked for by name, and there is none: nothing changes, and it is said."""
-        settings = agent.settings
+        settings, row = agent.settings, agent.row
         reason = "there is no conversation that was ever ready"
-        if settings is not None and settings.resume_command is None:
+        known = (row.parked_conversation if row.parked_by is not None else None) or row.ready_conversation
+        if settings is not None and not settings.resumable:
             reason = "failover.resume_command is not set"
+        elif settings is not None and known is not None:
+            home = RUNTIMES[settings.runtime].home(settings, agent_variables.of_watcher(agent.watcher))
+            reason = f"there is no transcript of conversation {known} in {home}"
         agent.not_launched = (
             Cause.RESUME_REQUESTED_NOTHING_TO_RESUME,
             f"nothing to resume: {reason}; wake it without --resume",
@@ -187,7 +221,19 @@ class BringUps:
             if not gate.ok:
                 agent.divergence = agent.divergence or gate.reason
                 found = found or Hindrance(Cause.SHARED_STATE, gate.reason)
+            if found is None:
+                found = self._home(agent, settings)
         return found or self._supervisor.crash_loops.hindrance(agent)
+
+    def _home(self, agent: Agent, settings: AgentSettings) -> Hindrance | None:
+        """Return what would keep a launch in its account's home from working, or None."""
+        if settings.mode is Mode.OBSERVE:
+            return None
+        wrong = account_homes.check(settings, agent_variables.of_watcher(agent.watcher)).refusal
+        if wrong is None:
+            return None
+        agent.divergence = wrong
+        return Hindrance(Cause.ACCOUNT, wrong)
 
     def _no_working_dir(self, agent: Agent) -> str | None:
         """Return what is wrong with the folder an agent would start in, or None."""
@@ -203,6 +249,12 @@ class BringUps:
         return str(problem)
 
     def refuse(self, agent: Agent, verdict: Verdict) -> None:
+        """Record that a launch is refused, and why.
+
+        Raises:
+            Refused: always, so that Circus starts nothing.
+        """
+        self._forget_script(agent)
         self._supervisor.record(
             agent,
             "refuse",
@@ -213,6 +265,13 @@ class BringUps:
             pending=None,
         )
         raise Refused(f"{agent.identity} is refused ({verdict.cause}): {verdict.reason}")
+
+    def _forget_script(self, agent: Agent) -> None:
+        """Whatever the last launch was to be: no pane reads its script any more."""
+        try:
+            self._launching.forget(agent)
+        except OSError as error:
+            logger.warning("circus-failover: the script of %s stays: %s", agent.identity, error)
 
     # -- adopting --------------------------------------------------------------------------------
 
@@ -234,7 +293,10 @@ class BringUps:
                 changes.update(
                     socket=str(settings.socket), session=settings.session, own_server=settings.own_server
                 )
+                if not evidence.ours:
+                    changes.update(self._client(agent, settings))
         if not evidence.ours and not agent.observed:
+            self._forget_script(agent)
             self._keep_dead_pane(agent, evidence)
             launch = self._launching.row(agent, agent.row.generation + 1, Cause.ADOPTED_FOREIGN, "operator")
             # Somebody else's session: what was parked is not what runs now, and no end of it resumes that.
@@ -280,6 +342,16 @@ class BringUps:
         except tmux.TmuxMissing as error:
             # It lives all the same; only its keeper has to wait until tmux is there again.
             logger.warning("circus-failover: no keeper for %s: %s", agent.identity, error)
+
+    def _client(self, agent: Agent, settings: AgentSettings) -> dict[str, Any]:
+        """Return the columns that say where the client of somebody else's session can be looked at."""
+        home = RUNTIMES[settings.runtime].home(settings, agent_variables.of_watcher(agent.watcher))
+        return {
+            "runtime": settings.runtime,
+            "home": None if home is None else str(home),
+            "working_dir": str(settings.working_dir),
+            **dict.fromkeys(("launched_at", "health", "pushed")),
+        }
 
     def _keep_dead_pane(self, agent: Agent, evidence: liveness.Evidence) -> None:
         """Somebody else's session: have its pane stay when its program ends, so that it is known how."""

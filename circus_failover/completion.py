@@ -10,7 +10,10 @@ from typing import Any
 from circus_failover import agent_settings
 
 SHELLS = ("bash", "zsh", "fish")
-FILE_VERBS = ("validate", "up", "down", "doctor", "unit", "canaries", "drill", "add", "reloadconfig")
+FILE_VERBS = (
+    *("validate", "up", "down", "doctor", "unit", "init"),
+    *("hooks", "canaries", "drill", "add", "reloadconfig"),
+)
 GLOBAL = ("--endpoint", "--timeout", "--json", "--prettify", "--ssh", "--ssh_keyfile", "--help", "--version")
 NAMES_SECS = 1.0
 

@@ -277,6 +277,8 @@ def _verb_parser(verb: str, command: Any) -> argparse.ArgumentParser:
     for _, name, default, text in command.options:
         if isinstance(default, bool):
             parser.add_argument(f"--{name}", action="store_true", default=default, help=text)
+        elif isinstance(default, list):
+            parser.add_argument(f"--{name}", action="append", default=default, help=text)
         else:
             parser.add_argument(f"--{name}", default=default, help=text)
     return parser

@@ -21,6 +21,7 @@ from circus.exc import CallError
 from circus.util import DEFAULT_ENDPOINT_DEALER
 
 from circus_failover import (
+    doctor_accounts,
     doctor_canary,
     doctor_checks,
     doctor_plugins,
@@ -68,12 +69,13 @@ class _Fleet:
     uid: int = field(default_factory=os.geteuid)
 
 
-def examine(ini: str | None, endpoint: str | None) -> list[Check]:
+def examine(ini: str | None, endpoint: str | None, accounts: Sequence[str] = ()) -> list[Check]:
     """Run every check that is possible now.
 
     Args:
         ini: the circus.ini; None: the one in this folder, else the one of the circusd that answers.
         endpoint: where circusd listens; None: where the circus.ini says.
+        accounts: look at these accounts alone, and closely.
     """
     fleet = _Fleet()
     checks = _programs()
@@ -83,7 +85,13 @@ def examine(ini: str | None, endpoint: str | None) -> list[Check]:
         fleet.answer = _asked(named)
         circusd = (fleet.answer or {}).get("circusd", {})
         fleet.ini = _found_ini(circusd.get("ini"))
-    checks += _configuration(fleet)
+    configuration = _configuration(fleet)
+    if accounts:
+        if fleet.file is None:
+            return configuration
+        uid = fleet.uid if fleet.state is None else _owner_of(state_dir.holder(fleet.state))
+        return doctor_accounts.examine(accounts, fleet.file, fleet.settings, uid)
+    checks += configuration
     where = endpoint or (absolute(fleet.file.endpoint, fleet.file.path) if fleet.file else named)
     if fleet.answer is None:
         fleet.answer = _asked(where)
@@ -106,6 +114,8 @@ def examine(ini: str | None, endpoint: str | None) -> list[Check]:
     if fleet.state is not None and _readable(fleet.state):
         circusd = fleet.holder.process if fleet.holder else None
         checks += doctor_canary.examine(fleet.state.path, fleet.file, fleet.rows, circusd)
+    if fleet.file is not None:
+        checks += doctor_accounts.shortly(fleet.file, fleet.settings, fleet.uid)
     checks += _systemd(fleet)
     return checks
 

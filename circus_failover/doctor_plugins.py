@@ -13,7 +13,9 @@ from pathlib import Path
 from circus.exc import CallError
 
 from circus_failover import process_table
+from circus_failover.agent_health import LOOKER
 from circus_failover.agent_settings import PREFIX
+from circus_failover.agents import RUNTIMES
 from circus_failover.circusd_site import ask
 from circus_failover.doctor_checks import Check, fail, ok, warn
 from circus_failover.fleet_file import FleetFile
@@ -60,13 +62,16 @@ def ours(use: str) -> str | None:
     return name if module == _MODULE or module.startswith(f"{_MODULE}.") else None
 
 
-def judged(there: Iterable[str], dry: Mapping[str, str], to_park: Sequence[str]) -> list[Check]:
+def judged(
+    there: Iterable[str], dry: Mapping[str, str], to_park: Sequence[str], telling: Sequence[str] = ()
+) -> list[Check]:
     """Judge which of our plugins circus.ini declares.
 
     Args:
         there: their classes.
         dry: the sections of those that only say what they would do, by class.
         to_park: the agents whose settings ask for them to be parked.
+        telling: the agents whose clients tell what they do.
     """
     there, found = set(there), []
     if GUARD not in there:
@@ -81,6 +86,9 @@ def judged(there: Iterable[str], dry: Mapping[str, str], to_park: Sequence[str])
         found.append(warn(REAPER, finding, to_add("reaper", REAPER)))
     elif REAPER not in there:
         found.append(ok(REAPER, "not in circus.ini: no agent is ever parked for being idle"))
+    if LOOKER not in there and telling:
+        finding = f"not in circus.ini: nobody looks at what these agents do: {', '.join(telling)}"
+        found.append(warn(LOOKER, finding, to_add("states", LOOKER)))
     return found
 
 
@@ -177,7 +185,7 @@ def declared(file: FleetFile, settings: Mapping[Path, Settings]) -> list[Check]:
     """
     there = sections(file)
     dry = {name: section["name"] for name, section in there.items() if parse_options(section, 1.0)[0].dry_run}
-    return judged(there, dry, _to_park(file, settings))
+    return judged(there, dry, _to_park(file, settings), _telling(file, settings))
 
 
 def ticking(file: FleetFile, rows: Mapping[str, PluginRow], circusd: int, now: float) -> list[Check]:
@@ -211,6 +219,19 @@ def _to_park(file: FleetFile, settings: Mapping[Path, Settings]) -> list[str]:
         values = [agent.get(PREFIX + option, defaults.get(option)) for option in _PARKING]
         # What is left of a number without zeros and dots says that it is not 0.
         if any(value is not None and str(value).strip().strip("0.") for value in values):
+            found.append(str(agent["name"]))
+    return found
+
+
+def _telling(file: FleetFile, settings: Mapping[Path, Settings]) -> list[str]:
+    """Return the agents whose runtimes tell what they do."""
+    found = []
+    for agent in file.agents:
+        path = file.config_path(agent)
+        loaded = settings.get(path) if path is not None else None
+        defaults = loaded.defaults if loaded is not None else {}
+        runtime = RUNTIMES.get(str(agent.get(f"{PREFIX}runtime", defaults.get("runtime"))).strip())
+        if runtime is not None and runtime.tells:
             found.append(str(agent["name"]))
     return found
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from circus_failover import crashpoint, launch_processes, private_file, process_table, server_intent, tmux
+from circus_failover.agents import RUNTIMES
 from circus_failover.canary import watched
 from circus_failover.process_table import ProcessId
 from circus_failover.words import IntentAction
@@ -60,6 +61,9 @@ class Order:
     """The state directory; None in the order of an earlier version: then nothing is said of its server."""
     intent: str | None = None
     """What the end is for, an `IntentAction`."""
+    runtime: str | None = None
+    home: Path | None = None
+    """The account home that the client used."""
 
     @classmethod
     def load(cls, raw: Mapping[str, Any]) -> Order:
@@ -82,6 +86,8 @@ class Order:
             own_server=bool(raw.get("own_server", False)),
             state_dir=raw.get("state_dir"),
             intent=raw.get("intent"),
+            runtime=raw.get("runtime"),
+            home=Path(raw["home"]) if raw.get("home") else None,
         )
 
     @property
@@ -179,6 +185,7 @@ def _carry_out(order: Order) -> dict[str, Any]:
         if not new:
             break
     left = [process.pid for process in processes if process_table.may_run(process)]
+    said.append(_sweep(order, processes))
     alone = [
         [process.pid, launch_processes.called(process)]
         for process in strangers
@@ -239,6 +246,24 @@ def _end(processes: Sequence[ProcessId], order: Order) -> list[ProcessId]:
     ):
         time.sleep(POLL_SECS)
     return killed
+
+
+def _sweep(order: Order, processes: Sequence[ProcessId]) -> str:
+    """Remove the files by which processes of the launch that are gone still claim to run; return what failed.
+
+    A client that is killed leaves them, and they would say of a later process with its pid what was never so.
+    """
+    if order.runtime is None or order.home is None:
+        return ""
+    for process in [*([order.agent] if order.agent else []), *processes]:
+        if process_table.may_run(process):
+            continue
+        for path in RUNTIMES[order.runtime].stale_files([order.home], process):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                return f"{path}, which a killed client left, could not be removed: {error.strerror}"
+    return ""
 
 
 def _close_session(order: Order, notes: _Notes) -> _Session:

@@ -239,6 +239,8 @@ class Endings:
             "spool": str(state.spool),
             "lock": str(state.agent_lock(agent.identity)),
             "own_server": row.own_server,
+            "runtime": row.runtime,
+            "home": row.home,
             "state_dir": str(state.path),
             "intent": str(intent),
             "then": then,

@@ -9,13 +9,18 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from circus_failover import process_table, tmux
+from circus_failover.policy.health import Health
 from circus_failover.policy.idle import Probe
 from circus_failover.process_table import LINUX, ProbeFailed, ProcessId, ProcessStat
 from circus_failover.records import AgentRow
+
+if TYPE_CHECKING:
+    from circus_failover.observing import Observer
 
 TMUX_SECS = 2.0
 LOOK_SECS = 0.5
@@ -181,15 +186,30 @@ class Probed:
     """When a client was last seen to begin to look, in epoch seconds."""
 
 
-def probe(row: AgentRow, looks: Looks) -> Probed:
+def with_health(found: Probe, health: Health, last_activity: float | None) -> Probe:
+    """Return a probe with what an agent was seen to do, and when its client last did something."""
+    said = ": ".join(text for text in (health.what, health.evidence) if text)
+    return replace(found, state=health.state, seen=said, last_activity=last_activity)
+
+
+def probe(row: AgentRow, looks: Looks, observer: Observer | None = None) -> Probed:
     """Look for clients and tools of one agent: one call of tmux, and a look at the process table.
 
     Never raises: a probe that fails says why.
+
+    Args:
+        row: what is recorded of it.
+        looks: the looks at the process table that are shared.
+        observer: also looks at what its client tells, if its runtime does.
     """
     try:
         if row.socket is None or row.session is None:
             raise ProbeFailed("where its session is was not recorded")
         seen = clients(Path(row.socket), row.session)
-        return Probed(Probe(seen.attached, looks.recent().tools(row)), seen.last_attached)
+        found = Probe(seen.attached, looks.recent().tools(row))
+        if observer is not None and observer.tells(row):
+            health, observed = observer.observe(row, time.time())
+            found = with_health(found, health, observed.last_activity)
+        return Probed(found, seen.last_attached)
     except (tmux.TmuxError, ProbeFailed, OSError, ValueError) as error:
         return Probed(Probe(None, None, str(error) or type(error).__name__), None)

@@ -15,15 +15,20 @@ from pathlib import Path
 
 _BASE = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 
+_OF_THE_PANE = ("TMUX", "TMUX_PANE")
+"""Set by the pane's tmux alone: the launch's report is made from them."""
+
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """What a shell can export; Circus passes on other names too (a bash function, say), which are left out."""
 
 _TEMPLATE = """\
-# Written by circus-failover for one launch; removed once the launch is known.
+# Written by circus-failover for one launch; it removes itself.
 if [ "${{FAILOVER_STAGE-}}" != agent ]; then
   exec env -i FAILOVER_STAGE=agent TERM="$TERM" TMUX="$TMUX" TMUX_PANE="$TMUX_PANE" /bin/sh "$0"
 fi
 unset FAILOVER_STAGE
+# It holds what only this agent may know, and is read to its end all the same.
+PATH=/usr/bin:/bin rm -f -- "$0" 2>/dev/null || :
 {exports}
 failover_report() (
   # The agent's own variables are set by now; in this subshell they must not change what is reported.
@@ -71,7 +76,8 @@ def agent_environment(
     base = {name: own[name] for name in _BASE if name in own}
     merged = {**base, **watcher, **failover}
     # Circus's ini reader leaves the section's own name among its values (0.19).
-    merged.pop("__name__", None)
+    for name in ("__name__", *_OF_THE_PANE):
+        merged.pop(name, None)
     return {name: value for name, value in merged.items() if _VARIABLE.fullmatch(name) and "\0" not in value}
 
 
@@ -92,7 +98,7 @@ def render(
     Args:
         identity: the agent's identity, which needs no quoting.
         generation: the launch's number.
-        environment: everything the agent gets beyond TERM, TMUX and TMUX_PANE.
+        environment: everything the agent gets beyond TERM, TMUX and TMUX_PANE; it may hold secrets.
         working_dir: where it starts; the launch fails when it is not there.
         command: the agent's argv, exec'd as it stands.
         prepare: a shell command that runs first, bounded by `prepare_secs` seconds, or None.

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circus_failover import crashpoint, keeper, launch_file, private_file
+from circus_failover import agent_variables, crashpoint, keeper, launch_file, private_file
 from circus_failover.agent import Agent, Starting
-from circus_failover.agent_settings import AgentSettings
 from circus_failover.agents import RUNTIMES
+from circus_failover.env_file import EnvFileError
 from circus_failover.policy.bringup import Verdict
 from circus_failover.records import LaunchRow
 from circus_failover.store import Store, StoreError
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 class NotLaunched(Exception):
     """A launch could not be recorded or prepared, so nothing was begun."""
+
+    def __init__(self, cause: Cause, reason: str) -> None:
+        super().__init__(reason)
+        self.cause = cause
 
 
 class Launching:
@@ -70,11 +74,15 @@ class Launching:
         generation, name = agent.row.generation + 1, str(uuid.uuid4())
         launch = self.row(agent, generation, verdict.cause, who, plan)
         stem = f"{time.time_ns():020d}-launch-{agent.identity}-{generation}"
+        own = agent_variables.of_watcher(agent.watcher)
+        file = state.launch_file(agent.identity, generation)
         try:
+            # One that no pane has read, since the launch before was interrupted.
+            self.forget(agent)
             text = launch_file.render(
                 identity=agent.identity,
                 generation=generation,
-                environment=self._agent_environment(agent, settings, generation, plan.conversation, name),
+                environment=self._agent_environment(agent, own, generation, plan.conversation, name),
                 working_dir=settings.working_dir,
                 command=plan.command,
                 prepare=settings.prepare,
@@ -82,7 +90,7 @@ class Launching:
                 spool=state.spool,
                 report_stem=stem,
             )
-            private_file.write(state.launch_file(agent.identity, generation), text)
+            private_file.write(file, text)
             failure = state.launch_error(agent.identity, generation)
             failure.unlink(missing_ok=True)
             self._supervisor.record(
@@ -109,7 +117,7 @@ class Launching:
                 ready_ticks=None,
                 **self._supervisor.crash_loops.launching(agent),
                 runtime=settings.runtime,
-                home=_text(RUNTIMES[settings.runtime].home(settings, os.environ)),
+                home=_text(RUNTIMES[settings.runtime].home(settings, own)),
                 working_dir=str(settings.working_dir),
                 launched_at=launch.started_at,
                 health=None,
@@ -124,8 +132,11 @@ class Launching:
                 server_pid=None,
                 server_start=None,
             )
-        except (OSError, StoreError) as error:
-            raise NotLaunched(str(error)) from error
+        except (OSError, StoreError, EnvFileError) as error:
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
+            cause = Cause.ACCOUNT if isinstance(error, EnvFileError) else Cause.STATE_DIR
+            raise NotLaunched(cause, str(error)) from error
         self._supervisor.record(
             agent,
             "launch",
@@ -148,11 +159,26 @@ class Launching:
                 time.time(), "gate", action="ok", identity=agent.identity, accounts=agent.judged_accounts
             )
 
-    def _agent_environment(
-        self, agent: Agent, settings: AgentSettings, generation: int, conversation: str, name: str
-    ) -> dict[str, str]:
-        from circus_failover.roster import own_environment
+    def forget(self, agent: Agent) -> None:
+        """Remove the script of an agent's last launch, if no pane has read it: it may hold secrets.
 
+        Raises:
+            OSError: it cannot be removed.
+        """
+        if self._supervisor.state is not None:
+            self._supervisor.state.launch_file(agent.identity, agent.row.generation).unlink(missing_ok=True)
+
+    def _agent_environment(
+        self, agent: Agent, own: Mapping[str, str], generation: int, conversation: str, name: str
+    ) -> dict[str, str]:
+        """Return all that an agent gets.
+
+        Raises:
+            EnvFileError: its account's `env_file` cannot be used, which it could a moment ago.
+        """
+        settings = agent.settings
+        assert settings is not None
+        account = {} if settings.account is None else agent_variables.of_account(settings.account)
         ours = {
             "FAILOVER_IDENTITY": agent.identity,
             "FAILOVER_GENERATION": str(generation),
@@ -160,11 +186,7 @@ class Launching:
             "FAILOVER_CONVERSATION": conversation,
             "FAILOVER_STATE_DIR": str(settings.settings.state_dir),
         }
-        runtime = RUNTIMES[settings.runtime]
-        home = runtime.home(settings, os.environ)
-        if home is not None:
-            ours.update(runtime.environment(home, os.environ))
-        return launch_file.agent_environment(os.environ, own_environment(agent.watcher), ours)
+        return launch_file.agent_environment({}, agent_variables.complete(settings, own, account), ours)
 
 
 def _text(path: Path | None) -> str | None:

@@ -1,5 +1,8 @@
 """The proof of a launch: its script reports the pid, and it is up once it has run for `failover.ready_secs`.
 
+Where its runtime can tell what its client does, that has to say so too. A worker (`boot_work`) looks for it,
+and for what `failover.ready_match` asks for, and answers dialogs.
+
 Everything here is looked at again by a timer, so a report that is lost costs seconds and no wrong answer.
 """
 
@@ -10,14 +13,18 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from circus import logger
 
 from circus_failover import liveness, private_file, process_table
 from circus_failover.agent import UNPARKED, Agent, Starting
+from circus_failover.agents import RUNTIMES
+from circus_failover.agents.command import CommandRuntime
+from circus_failover.agents.runtime import Runtime, takes_id
+from circus_failover.state_dir import StateDir
 from circus_failover.store import Store
-from circus_failover.words import Cause, Liveness, Phase
+from circus_failover.words import Cause, Liveness, Phase, WakeMode
 from circus_failover.workforce import start_worker, whereabouts
 
 if TYPE_CHECKING:
@@ -28,6 +35,10 @@ CONFIRM_SECS = 0.05
 CONFIRM_MAX_SECS = 0.25
 REPORT_LATE_SECS = 3.0
 WATCH_AGAIN_SECS = 2.0
+AGAIN_SECS = 10.0
+"""What a boot that an earlier circusd began is given at least."""
+LAST_WORD_SECS = 3.0
+"""How long a worker whose time is over may take to say how far the boot was."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -73,19 +84,30 @@ class Proving:
         """Go on proving a launch that an earlier circusd began."""
         assert self._supervisor.state is not None
         error = self._supervisor.state.launch_error(agent.identity, agent.row.generation)
-        agent.starting = Starting(time.time(), error, ready_from=time.time())
+        now = time.time()
+        # What it may take counts from its launch; but it may have become ready while nobody looked.
+        begun = max(agent.row.launched_at or now, now - max(_allowed(agent) - AGAIN_SECS, 0.0))
+        agent.starting = Starting(begun, error, ready_from=now)
         self.soon()
 
     def matched(self, agent: Agent | None, name: str, report: dict[str, Any]) -> None:
-        """Take in what the watch of a boot reports: the screen shows what it must, or never will."""
+        """Take in what the watch of a boot reports: it is ready, never will be, or its time is over."""
         store = self._supervisor.store
         if store is not None:
             with store.decision(durable=False):
                 store.take_in(name, time.time())
         if agent is None or agent.starting is None or report["generation"] != agent.row.generation:
             return
-        agent.starting.watch = None
-        agent.starting.matched = report["outcome"] == "matched"
+        starting, outcome = agent.starting, report["outcome"]
+        starting.watch = None
+        starting.answered = str(report.get("answered") or "")
+        if outcome == "ready":
+            starting.proof = str(report.get("evidence") or "")
+            starting.conversation = report.get("conversation")
+        elif outcome == "hopeless":
+            starting.hopeless = str(report["reason"])
+        elif outcome == "timeout":
+            starting.last_words = str(report.get("reason") or "")
         self.soon()
 
     def soon(self, secs: float = CONFIRM_SECS) -> None:
@@ -118,55 +140,96 @@ class Proving:
         if agent.row.process is not None:
             ready_secs = settings.ready_secs if settings else 1.0
             due = starting.ready_from is not None and now - starting.ready_from >= ready_secs
-            if due or not self._supervisor.pids.watches(agent.identity):
+            if due or starting.hopeless is not None or not self._supervisor.pids.watches(agent.identity):
                 self._supervisor.check(agent)
             if agent.phase is not Phase.STARTING:
                 return
-            if due and self._shows(agent, starting):
-                self._up(agent)
+            if starting.hopeless is not None:
+                self._failed(agent, starting.hopeless)
+                return
+            if self._proven(agent, starting, due) and due:
+                self._up(agent, starting)
                 return
         elif starting.error_file.exists():
             self._failed(agent, _tail(starting.error_file) or "tmux could not create the session")
             return
         elif now - starting.begun > REPORT_LATE_SECS:
             self._look_for(agent, starting)
-        allowed = (settings.boot_secs if settings else 240.0) + (
-            settings.prepare_secs if settings and settings.prepare else 0.0
-        )
-        if agent.phase is Phase.STARTING and now - starting.begun > allowed:
-            self._failed(agent, f"not ready within {allowed:g} s")
+        late = now - starting.begun - _allowed(agent)
+        if agent.phase is Phase.STARTING and late > 0 and not (late < LAST_WORD_SECS and _watched(starting)):
+            reason = f"not ready within {_allowed(agent):g} s"
+            self._failed(agent, f"{reason}; {starting.last_words}" if starting.last_words else reason)
 
-    def _shows(self, agent: Agent, starting: Starting) -> bool:
-        """Say whether the screen has shown what `failover.ready_match` asks for; a worker looks for it."""
-        settings, state = agent.settings, self._supervisor.state
-        if settings is None or settings.ready_match is None or starting.matched or state is None:
+    def _proven(self, agent: Agent, starting: Starting, due: bool) -> bool:
+        """Say whether all that has to be looked for was seen; a worker looks for it.
+
+        Args:
+            agent: whose launch it is.
+            starting: what is known of it.
+            due: whether it has run for `failover.ready_secs`.
+        """
+        settings, state, runtime = agent.settings, self._supervisor.state, _runtime(agent)
+        match = settings.ready_match if settings is not None else None
+        if starting.proof is not None or state is None or not (runtime.tells or match is not None):
             return True
-        watched = starting.watch is not None and process_table.may_run(starting.watch)
-        if watched or time.monotonic() < starting.watch_after:
+        # What cannot be told about shows its pattern when it has run for so long, or some other time.
+        if starting.ready_from is None or not (due or runtime.tells):
+            return False
+        self._tell(agent, starting, state)
+        left = starting.begun + _allowed(agent) - time.time()
+        if left <= 0 or _watched(starting) or time.monotonic() < starting.watch_after:
             return False
         starting.watch_after = time.monotonic() + WATCH_AGAIN_SECS
-        order = state.boot_order(agent.identity, agent.row.generation)
+        files = _files(state, agent.identity, agent.row.generation)
+        # What a boot that ended half-way has left.
+        _remove(_files(state, agent.identity, agent.row.generation - 1))
         try:
-            private_file.write(
-                order,
-                json.dumps(
-                    {
-                        "kind": "boot",
-                        "identity": agent.identity,
-                        "generation": agent.row.generation,
-                        **whereabouts(agent),
-                        "socket": agent.row.socket,
-                        "match": settings.ready_match,
-                        "secs": settings.boot_secs,
-                        "spool": str(state.spool),
-                        "lock": str(state.boot_lock(agent.identity)),
-                    }
-                ),
-            )
-            starting.watch = start_worker(order)
+            private_file.write(files.order, json.dumps(self._order(agent, files, state, left)))
+            starting.watch = start_worker(files.order)
         except OSError as error:
             logger.error("circus-failover: the boot of %s is not watched: %s", agent.identity, error)
         return False
+
+    def _order(self, agent: Agent, files: _Files, state: StateDir, secs: float) -> dict[str, Any]:
+        settings, row = agent.settings, agent.row
+        return {
+            "kind": "boot",
+            "identity": agent.identity,
+            "generation": row.generation,
+            "launch": row.launch,
+            **whereabouts(agent),
+            "socket": row.socket,
+            "runtime": _runtime(agent).name,
+            "home": row.home,
+            "working_dir": row.working_dir,
+            "conversation": None if self._client_chooses(agent) else row.conversation,
+            "launched_at": row.launched_at or 0.0,
+            "dialogs": dict(settings.dialogs) if settings is not None else {},
+            "match": settings.ready_match if settings is not None else None,
+            "secs": secs,
+            "events": str(files.pushed),
+            "journal": str(files.answers),
+            "spool": str(state.spool),
+            "lock": str(state.boot_lock(agent.identity)),
+        }
+
+    def _tell(self, agent: Agent, starting: Starting, state: StateDir) -> None:
+        """Let the worker know what the client's hooks have reported meanwhile."""
+        if agent.row.pushed == starting.pushed:
+            return
+        try:
+            path = _files(state, agent.identity, agent.row.generation).pushed
+            private_file.write(path, agent.row.pushed or "{}")
+            starting.pushed = agent.row.pushed
+        except OSError as error:
+            logger.error("circus-failover: the boot of %s: %s", agent.identity, error)
+
+    def _client_chooses(self, agent: Agent) -> bool:
+        """Say whether the launch began a conversation whose id is its client's to choose."""
+        store, settings = self._supervisor.store, agent.settings
+        if settings is None or store is None or takes_id(_runtime(agent), settings):
+            return False
+        return all(launch.mode != str(WakeMode.RESUME) for launch in store.launches(agent.identity, 1))
 
     def _look_for(self, agent: Agent, starting: Starting) -> None:
         """No report in time (a full disk loses it): ask tmux itself, once every few seconds."""
@@ -189,12 +252,15 @@ class Proving:
         elif found.liveness in (Liveness.DEAD, Liveness.REMAINS):
             self._failed(agent, "its keeper ended before the session was there")
 
-    def _up(self, agent: Agent) -> None:
+    def _up(self, agent: Agent, starting: Starting) -> None:
         agent.starting = None
-        now, generation, conversation = time.time(), agent.row.generation, agent.row.conversation
+        now, generation = time.time(), agent.row.generation
+        conversation = starting.conversation
+        if conversation is None and not self._client_chooses(agent):
+            conversation = agent.row.conversation
 
         def writes(store: Store) -> None:
-            store.update_launch(agent.identity, generation, up_at=now)
+            store.update_launch(agent.identity, generation, up_at=now, conversation=conversation)
             launch = store.launches(agent.identity, 1)[0]
             if launch.topic and conversation and not self._supervisor.deliveries.waiting(agent):
                 # Woken for a topic without a task: whoever woke it tells it by hand.
@@ -204,9 +270,14 @@ class Proving:
         self._supervisor.record(
             agent,
             "up",
-            {},
+            {
+                "evidence": starting.proof or _ran(agent),
+                "conversation": conversation,
+                **({"answered": starting.answered} if starting.answered else {}),
+            },
             phase=Phase.UP,
             reason=None,
+            conversation=conversation,
             ready_at=now,
             ready_ticks=process_table.now(),
             ready_conversation=conversation,
@@ -217,7 +288,7 @@ class Proving:
         state = self._supervisor.state
         if state is not None:
             state.launch_file(agent.identity, generation).unlink(missing_ok=True)
-            state.boot_order(agent.identity, generation).unlink(missing_ok=True)
+            _remove(_files(state, agent.identity, generation))
         self._supervisor.check(agent)
         self._supervisor.deliveries.work(agent)
 
@@ -246,12 +317,54 @@ class Proving:
             pending=None,
             uncleared=generation,
         )
+        if self._supervisor.state is not None:
+            _remove(_files(self._supervisor.state, agent.identity, generation))
         self._supervisor.waking.log_failure(agent, str(Cause.LAUNCH_FAILED), reason)
         if other.liveness is Liveness.LIVE and not other.ours:
             # Somebody was faster: a session of that name lives, and what lives is adopted.
             self._supervisor.spawn(self._supervisor.bring_up.readopt(agent))
         else:
             self._supervisor.endings.clear(agent, then=None, verdict=reason)
+
+
+class _Files(NamedTuple):
+    """The files of the watch of one boot."""
+
+    order: Path
+    answers: Path
+    """What it has answered, for one that takes over."""
+    pushed: Path
+    """What the client's hooks have reported."""
+
+
+def _files(state: StateDir, identity: str, generation: int) -> _Files:
+    order = state.boot_order(identity, generation)
+    return _Files(order, order.with_suffix(".answers"), order.with_suffix(".pushed"))
+
+
+def _remove(files: _Files) -> None:
+    for path in files:
+        path.unlink(missing_ok=True)
+
+
+def _runtime(agent: Agent) -> Runtime:
+    return RUNTIMES.get(agent.row.runtime or CommandRuntime.name) or RUNTIMES[CommandRuntime.name]
+
+
+def _allowed(agent: Agent) -> float:
+    """Return how many seconds a launch may take until it is up."""
+    settings = agent.settings
+    if settings is None:
+        return 240.0
+    return settings.boot_secs + (settings.prepare_secs if settings.prepare else 0.0)
+
+
+def _watched(starting: Starting) -> bool:
+    return starting.watch is not None and process_table.may_run(starting.watch)
+
+
+def _ran(agent: Agent) -> str:
+    return f"it has run for {agent.settings.ready_secs if agent.settings else 1.0:g} s"
 
 
 def _tail(path: Path, limit: int = 4000) -> str:

@@ -116,7 +116,7 @@ class Recording:
 
     def publish(self, agent: Agent) -> None:
         """Publish an agent's phase and state on circusd's event stream, as `watcher.NAME.agent`."""
-        state = agent.state()
+        state = agent.said_state = agent.state()
         agent.watcher.notify_event(
             "agent",
             {

@@ -132,7 +132,7 @@ def _policy(agent: Agent) -> str | None:
             "crash_max": found.crash_max,
             "crash_window_secs": found.crash_window_secs,
             "stable_secs": found.stable_secs,
-            "resumable": found.resume_command is not None,
+            "resumable": found.resumable,
         }
     )
 

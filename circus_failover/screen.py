@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 PLAIN_WIDTH = 240
+STATE_WIDTH = 40
 PHASE_STYLES = {
     "up": "green",
     "starting": "cyan",
@@ -23,6 +25,15 @@ PHASE_STYLES = {
     "stopped": "dim",
     "held": "red",
     "refused": "red",
+}
+
+STATE_STYLES = {
+    "idle": "dim",
+    "working": "green",
+    "waiting": "yellow",
+    "limited": "red",
+    "stuck": "red",
+    "wedged": "red",
 }
 
 
@@ -53,6 +64,37 @@ def local_time(moment: float | None) -> str:
     if moment is None:
         return "-"
     return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(moment))
+
+
+def state(agent: Mapping[str, Any], now: float | None = None, width: int | None = None) -> Text:
+    """Return what an agent does, in its colour: `waiting: permission: Bash`, `limited until 08:11`.
+
+    Args:
+        agent: the object that `fleet` gives of it.
+        now: epoch seconds; None for this moment.
+        width: at most so many characters; None for all there are.
+    """
+    word, fault = agent["state"], agent.get("fault")
+    if word is None:
+        return Text("-")
+    line = str(word)
+    if word == "limited":
+        until = fault["resets_at"] if fault is not None else None
+        line += f" until {_clock(until, time.time() if now is None else now)}" if until is not None else ""
+    elif agent.get("state_what") and word == "waiting":
+        line += f": {agent['state_what']}"
+    elif fault is not None:
+        line += f", {fault['kind']}"
+    made = Text(plain(line), style="red" if fault is not None else STATE_STYLES.get(word, ""))
+    if width is not None:
+        made.truncate(width, overflow="ellipsis")
+    return made
+
+
+def _clock(moment: float, now: float) -> str:
+    """Return a time of the reader's zone, with its date where it is not within a day."""
+    shape = "%H:%M" if abs(moment - now) < 86400 else "%b %d %H:%M"
+    return time.strftime(shape, time.localtime(moment))
 
 
 def phase(word: str) -> Text:

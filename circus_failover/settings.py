@@ -7,6 +7,7 @@ knows nothing of watchers (that is `agent_settings`).
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -346,11 +347,15 @@ class _Reader:
 def _content(path: Path) -> bytes:
     """The bytes of a regular file. Never waits, as a fifo or a device in its place would make circusd do."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
+    try:
         found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
             raise OSError(f"something other than a regular file of at most {MAX_BYTES} bytes")
-        return file.read(MAX_BYTES)
+        return os.read(descriptor, MAX_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def load(path: Path) -> Settings:

@@ -205,6 +205,12 @@ class Reader:
         rows = self._rows(f"SELECT {', '.join(_AGENT_COLUMNS)} FROM agents WHERE identity = ?", (identity,))
         return AgentRow(**_plain(rows[0])) if rows else None
 
+    def holders(self, conversation: str) -> list[AgentRow]:
+        """Return the agents whose recorded launch is in this conversation."""
+        where = " WHERE conversation = ? ORDER BY identity"
+        rows = self._rows(f"SELECT {', '.join(_AGENT_COLUMNS)} FROM agents{where}", (conversation,))
+        return [_agent(row) for row in rows]
+
     def launches(self, identity: str, limit: int = 20) -> list[LaunchRow]:
         """Return an agent's launches, the newest first."""
         rows = self._rows(

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from dataclasses import replace
 from typing import Any
 
 from circus import logger
 from tornado.ioloop import IOLoop, PeriodicCallback
 
 from circus_failover import (
+    agent_health,
     claims,
     crashpoint,
     liveness,
@@ -27,7 +29,9 @@ from circus_failover import (
 )
 from circus_failover.aftermath import Aftermath
 from circus_failover.agent import COARSE_SECS, LIVE_PHASES, Agent
+from circus_failover.agent_health import LOOKER
 from circus_failover.bring_up import BringUps
+from circus_failover.client_events import ClientEvents
 from circus_failover.crash_loops import CrashLoops
 from circus_failover.deliveries import Deliveries
 from circus_failover.endings import Endings
@@ -77,6 +81,7 @@ class Supervisor(Recording):
         self.deliveries = Deliveries(self)
         self.crash_loops = CrashLoops(self)
         self.requests = SelfRequests(self)
+        self.events = ClientEvents(self)
         self.roster = Roster(self)
         self.pids = PidWatch(self.loop, self._ended)
         self.servers = ServerProbe(self)
@@ -95,11 +100,13 @@ class Supervisor(Recording):
         """Take the state directory, remember the fleet, and begin to tick."""
         self.open_state()
         self.roster.enrol_all(self._known_agents())
+        self._remember_states()
         self.deliveries.load()
         self.watches.open()
         self.take_in_reports()
         self.save_changed()
         self._tidy_run_folder()
+        self.events.sweep()
         for agent in self.roster.agents.values():
             self.check(agent)
             self.crash_loops.remember(agent)
@@ -167,10 +174,20 @@ class Supervisor(Recording):
             if agent.row.generation == 0 and agent.identity in known:
                 self.roster.remember(agent, known[agent.identity])
                 self.check(agent)
+        self._remember_states()
         self.deliveries.load()
         self.watches.open()
         self.take_in_reports()
         self.spawn(self.bring_up.adopt_unstarted())
+
+    def _remember_states(self) -> None:
+        """Show what agents were last seen to do, for as long as it holds since the plugin's last tick."""
+        looked = self.store.plugins().get(LOOKER) if self.store is not None else None
+        for agent in self.roster.agents.values():
+            seen = agent_health.read(agent.row.health)
+            if seen is not None:
+                # What stayed the same was not stored again.
+                agent.seen = replace(seen, at=max(seen.at, looked.at if looked is not None else 0.0))
 
     def _known_agents(self) -> dict[str, AgentRow]:
         """Return what the store remembers; one that cannot be read refuses every launch, and nothing else."""
@@ -180,6 +197,7 @@ class Supervisor(Recording):
             self.store.open_actions()
             self.store.last_causes()
             self.store.waiting()
+            self.store.plugins()
             return self.store.agents()
         except StoreError as error:
             logger.error("circus-failover: %s", error)
@@ -397,6 +415,8 @@ class Supervisor(Recording):
             self.proving.matched(agent, name, report)
         elif report["kind"] == "self":
             self.requests.taken_in(agent, name, report)
+        elif report["kind"] == "client-event":
+            self.events.taken_in(agent, name, report)
 
     def _pane_died(self, agent: Agent | None, name: str, report: dict[str, Any]) -> None:
         """tmux says that an agent's process has ended, and when: that may have been before this circusd."""
@@ -430,6 +450,9 @@ class Supervisor(Recording):
             try:
                 if full or agent.identity in self._unstored_ends:
                     self.check(agent)
+                if full and agent.said_state not in (None, agent.state()):
+                    # Nobody looks at it any more, and what was seen is too old by now.
+                    self.publish(agent)
                 self._reconcile(agent, full)
             except Exception:
                 logger.exception("circus-failover: the tick failed for %s", agent.identity)
@@ -443,6 +466,7 @@ class Supervisor(Recording):
         if part == 0:
             self.open_state()
             self._forget()
+            self.events.sweep()
         self.last_tick = time.time()
 
     def _reconcile(self, agent: Agent, full: bool) -> None:

@@ -18,6 +18,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from circus_failover.agents.runtime import Screen
 
 PANE_FORMAT = (
     "#{pane_id}\t#{pane_pid}\t#{pane_dead}\t#{pane_dead_status}\t#{pane_dead_signal}\t#{pid}\t#{pane_tty}"
@@ -27,6 +31,8 @@ LOOK_FORMAT = (
     "#{pane_pid}\t#{pane_dead}\t#{pane_dead_status}\t#{pane_dead_signal}\t#{pid}"
     "\t#{cursor_y}\t#{history_size}"
 )
+SCREEN_FORMAT = "#{pane_pid}\t#{pane_dead}\t#{pane_title}"
+"""The title is last, since a program chooses it; no control character gets into it (tmux 3.3a)."""
 
 OWN_SERVER_CONFIG = """\
 # Written by circus-failover for tmux servers that hold one agent each.
@@ -280,6 +286,41 @@ def look(path: Path, pane: str, history: int = 200, timeout: float = 2.0) -> Loo
         first=max(int(above) - history, 0),
         rows=tuple(shown.split("\n")[:-1]),
     )
+
+
+def screen(path: Path, pane: str, timeout: float = 2.0) -> tuple[int, Screen] | None:
+    """Return the pid of what a pane runs, and what its terminal shows, all of one moment.
+
+    Rows are those that are visible, not joined where a line wraps; what has scrolled away is not looked at.
+    One call, see `look`.
+
+    Args:
+        path: the server's socket.
+        pane: the pane's id.
+        timeout: seconds to wait for the answer.
+
+    Returns:
+        None when the pane is not there, or what it ran has ended.
+
+    Raises:
+        TmuxTimeout: no answer in time; nothing is known.
+        TmuxError: tmux could not be asked.
+    """
+    # Not at the top: adapters, which that package brings along, are nothing for small processes.
+    from circus_failover.agents.runtime import Screen
+
+    ask = ["display-message", "-p", "-t", pane, SCREEN_FORMAT, ";", "capture-pane", "-p", "-t", pane]
+    try:
+        text = run(path, ask, timeout)
+    except TmuxTimeout:
+        raise
+    except TmuxError as error:
+        if "can't find pane" in str(error) or serves(path) is False:
+            return None
+        raise
+    head, _, shown = text.partition("\n")
+    pid, dead, title = head.split("\t", 2)
+    return None if dead == "1" else (int(pid), Screen(tuple(shown.split("\n")[:-1]), title))
 
 
 def paste(path: Path, pane: str, owner: Owner, buffer: str, text: str, timeout: float = 10.0) -> bool:

@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from circus_failover import shared_state
+from circus_failover import agent_variables, shared_state
 from circus_failover.agent_settings import PREFIX, AgentSettings, check_defaults, parse
+from circus_failover.env_file import EnvFileError
 from circus_failover.fleet_file import CONFIG_OPTION, CONFIG_VARIABLE, FleetFile, read
 from circus_failover.policy.gate import Failure, judge
-from circus_failover.settings import Problem, Settings, SettingsError, Shared, load
+from circus_failover.settings import Account, Problem, Settings, SettingsError, Shared, load
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,20 @@ def validate(ini: Path) -> Report:
         wrong.setdefault(section, []).append(problem)
     problems.extend(problem for found in wrong.values() for problem in found)
     problems.extend(_state_dirs(loaded))
+    keyless: set[Account] = set()
+    for account in (account for settings in loaded.values() for account in settings.accounts):
+        if found := tuple(_env_file(account)):
+            problems.extend(found)
+            keyless.add(account)
     failures: list[Failure] = []
     for settings in loaded.values():
         failures.extend(judge(shared_state.inspect(settings, settings.accounts), True, None).failures)
     accepted = [
         name
         for name, agent in agents.items()
-        if name not in wrong and shared_state.check(agent.settings, agent.account).ok
+        if name not in wrong
+        and agent.account not in keyless
+        and shared_state.check(agent.settings, agent.account).ok
     ]
     return Report(
         problems=tuple({str(problem): problem for problem in problems}.values()),
@@ -138,6 +146,16 @@ def _clashes(fleet: FleetFile, agents: Mapping[str, AgentSettings]) -> Iterator[
                 identity,
                 Problem(fleet.source(section), PREFIX + "session", agent.session, expected, section),
             )
+
+
+def _env_file(account: Account) -> Iterator[Problem]:
+    """What is wrong with an account's `env_file`."""
+    try:
+        agent_variables.of_account(account)
+    except EnvFileError as error:
+        for one in error.mistakes:
+            expected = f"{one.expected}: {one.remedy}"
+            yield Problem(str(error.path), "", one.found, expected, line=one.line)
 
 
 def _state_dirs(loaded: Mapping[Path, Settings]) -> Iterator[Problem]:

@@ -6,12 +6,12 @@ lifecycle.log (`ev=wake`). It launches nothing itself: `bring_up.start` does.
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from circus_failover import agent_variables
 from circus_failover.agent import Agent
 from circus_failover.agents import RUNTIMES
 from circus_failover.policy import wake
@@ -77,7 +77,8 @@ class Waking:
         runtime = RUNTIMES[settings.runtime]
         command = None
         if resumes is not None:
-            command = runtime.resume(settings, resumes, runtime.home(settings, os.environ))
+            home = runtime.home(settings, agent_variables.of_watcher(agent.watcher))
+            command = runtime.resume(settings, resumes, home)
         last = None
         if row.generation > row.born:
             last = wake.LastLaunch(lost=lost, parked_at=row.parked_at if row.parked_by else None)

@@ -4,8 +4,9 @@ A plugin watches, decides and asks circusd over its endpoint; it never starts or
 In circus.ini: `use = circus_failover.plugins.IdleReaper`.
 """
 
+from circus_failover.plugins.agent_states import AgentStates
 from circus_failover.plugins.canary import Canary
 from circus_failover.plugins.crash_loop_guard import CrashLoopGuard
 from circus_failover.plugins.idle_reaper import IdleReaper
 
-__all__ = ["Canary", "CrashLoopGuard", "IdleReaper"]
+__all__ = ["AgentStates", "Canary", "CrashLoopGuard", "IdleReaper"]

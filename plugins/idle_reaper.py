@@ -13,8 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
-from circus_failover import idle_evidence, process_table
+from circus_failover import agent_health, idle_evidence, process_table
+from circus_failover.agent_health import LOOKER
 from circus_failover.idle_evidence import Looks, Terminals
+from circus_failover.observing import Observer
 from circus_failover.plugin import FailoverPlugin, Refused, Said
 from circus_failover.plugin_input import AgentPolicy, Event, agent_policy
 from circus_failover.policy.idle import (
@@ -29,7 +31,7 @@ from circus_failover.policy.idle import (
 )
 from circus_failover.records import AgentRow
 from circus_failover.store import Reader
-from circus_failover.words import ParkedBy, Phase
+from circus_failover.words import ParkedBy, Phase, State
 
 PROBES_AT_ONCE = 8
 """Each waits for one tmux server; a server that does not answer holds one of them for 2 s."""
@@ -58,6 +60,7 @@ class IdleReaper(FailoverPlugin):
         self._floor: float | None = None
         self._seen: dict[str, ClientSeen] = {}
         self._terminals = Terminals()
+        self._observer = Observer()
         self._reported = Said()
         self._failing: set[str] = set()
         self._probing: set[str] = set()
@@ -67,7 +70,7 @@ class IdleReaper(FailoverPlugin):
     async def tick(self, store: Reader) -> None:
         """Look at every agent."""
         rows = list(store.agents(Phase.UP, Phase.OBSERVED).values())
-        await self._judge(rows, store.waiting())
+        await self._judge(rows, store.waiting(), _looked(store))
         living = {row.identity: row.generation for row in rows}
         self._seen = {
             identity: seen for identity, seen in self._seen.items() if living.get(identity) == seen.generation
@@ -76,12 +79,13 @@ class IdleReaper(FailoverPlugin):
         self._reported.keep(living)
         if len(self._terminals) > 2 * len(rows):
             self._terminals.keep({row.process for row in rows if row.process is not None})
+        self._observer.keep({row.process for row in rows if row.process is not None})
 
     async def react(self, store: Reader, identities: Sequence[str]) -> None:
         """Look at these agents alone."""
         rows = [row for identity in identities if (row := store.agent(identity)) is not None]
         if rows:
-            await self._judge(rows, store.waiting())
+            await self._judge(rows, store.waiting(), _looked(store))
 
     def concerns(self, event: Event) -> bool:
         """Only what is up can be idle."""
@@ -107,11 +111,13 @@ class IdleReaper(FailoverPlugin):
         self._clock = clock
         return clock.wall
 
-    async def _judge(self, rows: Sequence[AgentRow], waiting: Mapping[str, int]) -> None:
+    async def _judge(
+        self, rows: Sequence[AgentRow], waiting: Mapping[str, int], looked: float | None
+    ) -> None:
         now, idle = self._look_at_clock(), []
         for row in rows:
             try:
-                if self._looks_idle(row, waiting.get(row.identity, 0), now):
+                if self._looks_idle(row, waiting.get(row.identity, 0), looked, now):
                     idle.append(row)
             except Exception as error:
                 self.trouble(row.identity, error)
@@ -126,14 +132,18 @@ class IdleReaper(FailoverPlugin):
         finally:
             pool.shutdown(wait=False)
 
-    def _looks_idle(self, row: AgentRow, waiting: int, now: float) -> bool:
-        """Look at what costs nothing; say whether only a probe is missing."""
+    def _looks_idle(self, row: AgentRow, waiting: int, looked: float | None, now: float) -> bool:
+        """Look at what costs nothing; say whether only a probe is missing.
+
+        `looked` is when AgentStates looked at agents the last time; None: never.
+        """
         if row.phase not in (Phase.UP, Phase.OBSERVED) or row.identity in self._probing:
             return False
         policy = agent_policy(row.policy)
         if policy is None or row.boot != process_table.boot_id():
             return False
-        verdict = decide(_settings(policy), self._evidence(row, policy, waiting, now), self._floor, now)
+        evidence = replace(self._evidence(row, policy, waiting, now), state=_said_to_be(row, looked, now))
+        verdict = decide(_settings(policy), evidence, self._floor, now)
         # Whoever looks at it now will leave it unseen, unless they are looked for again.
         seen = self._seen.get(row.identity)
         watched = seen is not None and seen.here and seen.generation == row.generation
@@ -163,7 +173,7 @@ class IdleReaper(FailoverPlugin):
         self._probing.add(row.identity)
         try:
             loop = asyncio.get_running_loop()
-            probed = await loop.run_in_executor(pool, idle_evidence.probe, row, looks)
+            probed = await loop.run_in_executor(pool, idle_evidence.probe, row, looks, self._observer)
             self._probed(row, waiting, probed.probe, probed.last_attached)
         except Exception as error:
             self.trouble(row.identity, error)
@@ -206,7 +216,8 @@ class IdleReaper(FailoverPlugin):
                     row.identity, "reaped-idle", age=verdict.age, outcome="dry-run", evidence=verdict.reason
                 )
             return
-        signs = (evidence.last_activity, evidence.ready_at, evidence.last_task, evidence.last_attached)
+        told = evidence.probe.last_activity if evidence.probe is not None else None
+        signs = (evidence.last_activity, told, evidence.ready_at, evidence.last_task, evidence.last_attached)
         try:
             self.ask(
                 "park",
@@ -238,6 +249,24 @@ class IdleReaper(FailoverPlugin):
 
 def _settings(policy: AgentPolicy) -> IdleSettings:
     return IdleSettings(policy.idle_secs, policy.max_age_secs)
+
+
+def _looked(store: Reader) -> float | None:
+    row = store.plugins().get(LOOKER)
+    return None if row is None else row.at
+
+
+def _said_to_be(row: AgentRow, looked: float | None, now: float) -> State | None:
+    """Return what is stored of what an agent does, as far as it still holds.
+
+    The policy takes it for busy and never for idle: whether it became busy since is for the probe to see.
+    """
+    seen = agent_health.read(row.health)
+    if seen is None or looked is None or not seen.of(row.generation, row.process):
+        return None
+    # What stays the same is not stored again.
+    holds = replace(seen, at=max(seen.at, looked)).holds(now)
+    return seen.health.state if holds else None
 
 
 def detail_of(

@@ -20,8 +20,11 @@ from circus_failover.agent_settings import (
     parse,
     socket_path_limit,
 )
+from circus_failover.agents import RUNTIMES
+from circus_failover.agents.runtime import Dialog
 from circus_failover.settings import Account, Problem, Settings, SettingsError, Shared
 from circus_failover.words import Kind
+from tests.picky_runtime import PickyRuntime
 
 ACCOUNTS = (Account("main", "command", Path("/homes/main")), Account("cl", "claude", Path("/homes/cl")))
 START = """
@@ -449,3 +452,75 @@ def test_any_watcher_is_an_agent_or_printable_problems(name: str, options: dict[
         assert 0 <= found.stop_secs <= 3600
         assert 1 <= found.crash_max <= 100
         assert found.resume_command is None or found.resume_command[0]
+
+
+# -- what is a client's, and what the supervisor gives it ----------------------------------------------
+
+
+@pytest.fixture
+def picky(monkeypatch: pytest.MonkeyPatch) -> PickyRuntime:
+    made = PickyRuntime()
+    made.dialogs = (Dialog("trust", "whether it is trusted", {"accept": ("Enter",)}), Dialog("login", "", {}))
+    monkeypatch.setitem(RUNTIMES, "claude", made)
+    return made
+
+
+CLAUDE = "failover.runtime = claude\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "key", "value", "expected"),
+    [
+        (
+            "failover.args = -v --resume=x\n",
+            "failover.args",
+            "--resume=x",
+            "no --resume: the supervisor",
+        ),
+        ("failover.command = claude -r\n", "failover.command", "-r", "no -r: the supervisor resumes"),
+        ("failover.resume_command = claude\n", "failover.resume_command", "claude", "resumes by itself"),
+        ("failover.dialogs = trust=yes\n", "failover.dialogs", "trust=yes", "trust=accept"),
+        ("failover.dialogs = trust\n", "failover.dialogs", "trust", "trust=accept"),
+        ("failover.dialogs = turst=accept\n", "failover.dialogs", "turst=accept", "did you mean 'trust'"),
+        (
+            "failover.dialogs = login=accept\n",
+            "failover.dialogs",
+            "login=accept",
+            "has to answer login",
+        ),
+    ],
+)
+def test_what_a_client_s_agent_may_not_have_is_told_with_the_reason(
+    tmp_path: Path, picky: PickyRuntime, lines: str, key: str, value: str, expected: str
+) -> None:
+    (problem,) = problems(tmp_path, CLAUDE + lines)
+    assert (problem.key, problem.value) == (key, value)
+    assert expected in problem.expected
+
+
+def test_all_owned_arguments_are_told_at_once(tmp_path: Path, picky: PickyRuntime) -> None:
+    found = problems(tmp_path, CLAUDE + "failover.command = claude --resume a\nfailover.args = resume -rb\n")
+    assert [(one.key, one.value) for one in found] == [
+        ("failover.command", "--resume"),
+        ("failover.args", "resume"),
+        ("failover.args", "-rb"),
+    ]
+
+
+def test_a_default_for_agents_of_another_runtime_is_no_mistake(tmp_path: Path, picky: PickyRuntime) -> None:
+    using = settings(resume_command="run --resume", dialogs="trust=accept")
+    claude = agent(tmp_path, CLAUDE, using)
+    assert (claude.resume_command, claude.dialogs) == (None, {"trust": "accept"})
+    command = agent(tmp_path, "failover.command = run\n", using)
+    assert (command.resume_command, command.dialogs) == (("run", "--resume"), {})
+    (problem,) = problems(tmp_path, CLAUDE, settings(dialogs="nonsense=accept"))
+    assert (problem.file, problem.key) == ("/etc/fleet/failover.yaml", "defaults.dialogs")
+
+
+def test_a_client_that_resumes_by_itself_is_resumable_and_a_command_only_with_its_option(
+    tmp_path: Path,
+) -> None:
+    assert agent(tmp_path, CLAUDE).resumable
+    assert agent(tmp_path, "failover.runtime = codex\n").resumable
+    assert not agent(tmp_path, "failover.command = run\n").resumable
+    assert agent(tmp_path, "failover.command = run\nfailover.resume_command = run -r\n").resumable

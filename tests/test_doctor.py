@@ -323,6 +323,19 @@ def test_whether_settings_ask_for_a_park_is_read_from_section_and_defaults(
     assert [check.level for check in checks if check.check == "IdleReaper"] == [level]
 
 
+def test_agents_whose_clients_tell_what_they_do_want_the_plugin_that_looks() -> None:
+    claude: dict[str, object] = {"name": "bob", "failover.runtime": "claude"}
+    codex: dict[str, object] = {"name": "eve"}
+    command: dict[str, object] = {"name": "joe", "failover.runtime": "command"}
+    checks = declares([claude, codex, command], {"runtime": "codex"})
+    (line,) = [check for check in checks if check.check == "AgentStates"]
+    assert line.level == Level.WARN and line.finding.endswith("what these agents do: bob, eve")
+    assert "[plugin:states] and use = circus_failover.plugins.AgentStates" in line.remedy
+    states = {"name": "plugin:states", "use": "circus_failover.plugins.AgentStates"}
+    for found in (declares([claude], {}, states), declares([command], {}), declares([{"name": "joe"}], {})):
+        assert [check for check in found if check.check == "AgentStates"] == []
+
+
 def test_a_dry_run_is_read_from_the_plugins_own_section() -> None:
     guard = {"name": "plugin:guard", "use": "circus_failover.plugins.CrashLoopGuard"}
     reaper = {"name": "plugin:idle", "use": "circus_failover.plugins.IdleReaper"}

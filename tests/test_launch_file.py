@@ -209,6 +209,10 @@ def test_the_base_of_circusd_s_environment_is_all_that_is_taken() -> None:
     assert given == {"PATH": "/bin", "HOME": "/h", "LANG": "de", "FAILOVER_IDENTITY": "bob"}
 
 
+def test_a_section_cannot_put_an_agent_into_another_tmux() -> None:
+    assert launch_file.agent_environment({}, {"TMUX": "/other,1,0", "TMUX_PANE": "%9"}, {}) == {}
+
+
 def test_what_is_ours_wins_over_what_the_section_says() -> None:
     given = launch_file.agent_environment({}, {"FAILOVER_IDENTITY": "eve"}, {"FAILOVER_IDENTITY": "bob"})
     assert given == {"FAILOVER_IDENTITY": "bob"}
@@ -331,6 +335,33 @@ def test_what_prepare_leaves_in_the_background_ends_when_it_succeeds(place: Plac
 
 def test_prepare_reads_nothing_that_is_typed(place: Place) -> None:
     done = place.run(prepare="read -r line && exit 9; exit 0")
+    assert done.returncode == 0
+
+
+# -- secrets -------------------------------------------------------------------------------------------
+
+
+def test_the_script_is_gone_before_anything_of_the_agent_s_runs(place: Place) -> None:
+    script = place.folder / "bob.1.launch"
+    done = place.run(environment={"TOKEN": "Marker"}, prepare=f"test ! -e {script} || exit 9")
+    assert done.returncode == 0, done
+    assert place.seen()["environ"]["TOKEN"] == "Marker"
+    assert not script.exists()
+
+
+@pytest.mark.parametrize("path", ["/nonexistent", ""])
+def test_it_is_gone_also_when_the_launch_fails_and_whatever_its_variables_say(
+    place: Place, path: str
+) -> None:
+    done = place.run(environment={"PATH": path}, working_dir=place.folder / "gone")
+    assert done.returncode == 126
+    assert not (place.folder / "bob.1.launch").exists()
+
+
+def test_no_value_is_in_a_command_line_or_in_what_is_printed(place: Place) -> None:
+    command = ["/bin/sh", "-c", f"cat /proc/*/cmdline >{place.dump} 2>/dev/null; :"]
+    done = place.run(environment={"TOKEN": "Marker-of-a-secret"}, command=command, prepare="true")
+    assert b"Marker-of-a-secret" not in place.dump.read_bytes() + done.stdout + done.stderr
     assert done.returncode == 0
 
 

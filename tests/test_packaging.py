@@ -21,6 +21,7 @@ PACKAGES = {
     "circus_failover",
     "circus_failover/agents",
     "circus_failover/canary",
+    "circus_failover/init",
     "circus_failover/plugins",
     "circus_failover/policy",
     "circus_failover/verbs",
@@ -114,7 +115,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(installed: Installed) -> 
     assert {os.path.dirname(name) for name in code} == PACKAGES
     assert {Path(name).suffix for name in code} <= {".py", ".typed", ".service"}
     assert not [name for name in names if "test" in name.lower()]
-    assert [Path(name).name for name in scripts] == ["failover-session"]
+    assert {Path(name).name for name in scripts} == {"failover-session", "failover-event"}
 
 
 def test_every_module_of_the_tree_is_in_the_wheel(installed: Installed) -> None:
@@ -155,6 +156,18 @@ def test_the_keeper_is_an_executable_shell_script_that_says_what_it_is(installed
     assert "Circus watcher" in done.stderr
 
 
+def test_the_reporter_says_nothing_and_succeeds_and_is_found_by_the_verb(installed: Installed) -> None:
+    done = installed.run("failover-event", "Stop")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    home = installed.elsewhere / "home"
+    home.mkdir()
+    done = installed.run(
+        "failoverctl", "hooks", "install", "--home", str(home), "--runtime", "claude", "--yes"
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"[ -x {installed.bin}/failover-event ] && " in (home / "settings.json").read_text()
+
+
 def test_the_metadata_is_what_pip_shall_show(installed: Installed) -> None:
     with zipfile.ZipFile(installed.wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
@@ -169,12 +182,12 @@ def test_the_metadata_is_what_pip_shall_show(installed: Installed) -> None:
     assert "Typing :: Typed" in (metadata.get_all("Classifier") or [])
     needs = [need for need in metadata.get_all("Requires-Dist") or [] if "extra ==" not in need]
     assert {re.split("[<>=!~]", need)[0].lower() for need in needs} == {
-        "circus", "pyzmq", "tornado", "psutil", "pydantic", "pyyaml", "rich",
+        "circus", "pyzmq", "tornado", "psutil", "pydantic", "pyyaml", "rich", "tomli",
     }  # fmt: skip
 
 
 def test_the_environment_of_the_tests_has_both_commands() -> None:
-    for name in ("failoverctl", "failover-session"):
+    for name in ("failoverctl", "failover-session", "failover-event"):
         assert os.access(Path(sys.executable).parent / name, os.X_OK), f"{name}: run scripts/setup"
 
 

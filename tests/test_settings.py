@@ -378,3 +378,26 @@ def test_a_problem_reads_as_a_sentence() -> None:
     assert len(str(Problem("f", "k" * 5000, 1, "a known key"))) < 200
     assert str(Problem("f", "a\nb", 1, "x")) == "f: 'a\\nb': found 1, expected x"
     assert str(Problem("f", "state_dir", None, "a value")) == "f: state_dir: not set, expected a value"
+
+
+def test_an_account_s_env_file_is_a_path_like_any_other_and_is_not_looked_at(tmp_path: Path) -> None:
+    text = "state_dir: s\nshared: {root: r}\n"
+    text += "accounts: [{name: a, home: h, env_file: x/a.env}, {name: b, home: i}]\n"
+    (tmp_path / "failover.yaml").write_text(text)
+    first, second = load(tmp_path / "failover.yaml").accounts
+    assert (first.env_file, second.env_file) == (tmp_path / "x/a.env", None)
+    for wrong, said in (("7", "text"), ("''", "not an empty text"), ("$NOT_SET_AT_ALL/x", "is not: set it")):
+        (tmp_path / "failover.yaml").write_text(text.replace("x/a.env", wrong))
+        with pytest.raises(SettingsError) as caught:
+            load(tmp_path / "failover.yaml")
+        (problem,) = caught.value.problems
+        assert problem.key == "accounts[0].env_file" and said in problem.expected
+
+
+def test_a_folder_in_the_place_of_a_file_costs_no_descriptor(tmp_path: Path) -> None:
+    def tried() -> int:
+        with pytest.raises(SettingsError):
+            load(tmp_path)
+        return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+    assert tried() == tried()

@@ -206,6 +206,25 @@ def test_the_gate_of_every_account_is_told_also_when_it_is_not_strict(tmp_path: 
     assert (report.accepted, report.refused) == (("ann", "bob"), ("eve",))
 
 
+def test_an_env_file_that_cannot_be_used_is_told_without_a_word_of_it(tmp_path: Path) -> None:
+    yaml = YAML.replace("homes/main}", "homes/main, env_file: main.env}")
+    ini = fleet(tmp_path, yaml, bob=RUN + "failover.account = main", eve=RUN + "failover.account = spare")
+    path = tmp_path / "main.env"
+    path.write_text("TOKEN=Marker\nMarker\nFAILOVER_HOME=Marker\n")
+    path.chmod(0o600)
+    report = create(ini)
+    assert [(problem.file, problem.line) for problem in report.problems] == [(str(path), 2), (str(path), 3)]
+    assert "main.env:2: found a line that cannot be used, expected NAME=value" in str(report.problems[0])
+    assert "Marker" not in str(report)
+    assert (report.accepted, report.refused) == (("eve",), ("bob",))
+    path.write_text("TOKEN=Marker\n")
+    path.chmod(0o640)
+    (problem,) = validate(ini).problems
+    assert str(problem).startswith(f"{path}: found mode 0640, expected mode 0600")
+    path.chmod(0o600)
+    assert validate(ini).ok
+
+
 def test_an_ini_that_cannot_be_read_is_a_report_too(tmp_path: Path) -> None:
     report = validate(tmp_path / "gone.ini")
     assert not report.ok

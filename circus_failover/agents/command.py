@@ -25,6 +25,8 @@ class CommandRuntime:
     dialogs: tuple[Dialog, ...] = ()
     tells = False
     owned_arguments: Mapping[str, str] = {}
+    switches: frozenset[str] = frozenset()
+    valued_arguments: frozenset[str] = frozenset()
     surrounding: tuple[str, ...] = ()
 
     def home(self, agent: AgentSettings, variables: Mapping[str, str]) -> Path | None:

@@ -136,6 +136,10 @@ class Runtime(Protocol):
     """Whether it can tell what its agents do; if not, their state is `unknown`, and that means nothing."""
     owned_arguments: Mapping[str, str]
     """Arguments that an operator may not give, since the supervisor does, each with the reason."""
+    switches: frozenset[str]
+    """Options of the client without a value, so that a word behind one is something else."""
+    valued_arguments: frozenset[str]
+    """Options of the client that take one value as the next word."""
     surrounding: tuple[str, ...]
     """Variables, or prefixes ending in `*`, by which a surrounding client would leak into an agent."""
 
@@ -182,3 +186,12 @@ class Runtime(Protocol):
 
     def background(self, home: Path) -> ProcessId | None:
         """Return the client's own daemon for this home, which outlives its agents; None when none runs."""
+
+
+def takes_id(runtime: Runtime, agent: AgentSettings) -> bool:
+    """Say whether a new conversation begins under the id it is given; else the client chooses one itself.
+
+    A client that chooses is started with the same argv whatever the id. What cannot be told about (`tells`)
+    gets the id in its environment, and is believed to take it.
+    """
+    return not runtime.tells or runtime.fresh(agent, "one") != runtime.fresh(agent, "other")

@@ -16,11 +16,13 @@ First match wins. What is not proven is not idle: only what says so in every lin
 | the probe failed | busy |
 | a client is attached, or that cannot be told | busy |
 | a tool still runs below it, or that cannot be told | busy |
+| its runtime tells what it does, and it was not seen to be idle | busy |
 | otherwise | park |
 
 Long enough is strictly more than `idle_secs`; or 60 s, when its launch became ready more than `max_age_secs`
 ago. Idle time counts from the newest of: its last activity, its last task, its launch, its last attached
-client, and the last suspend or jump of the clock. The probe comes last because it alone costs something.
+client, and the last suspend or jump of the clock. Its last activity is the newest movement of its terminal;
+with the probe, also what its client was seen to do. The probe comes last because it alone costs something.
 """
 
 from __future__ import annotations
@@ -63,6 +65,12 @@ class Probe:
     tool_children: int | None
     failed: str = ""
     """Why it failed; empty when it did not."""
+    state: State | None = None
+    """What it was seen to do; None where its runtime cannot tell."""
+    seen: str = ""
+    """What says so."""
+    last_activity: float | None = None
+    """When its client last did something, in epoch seconds; None: that cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ class Evidence:
     phase: Phase
     observed: bool
     state: State | None
-    """None where the runtime cannot tell; then its last activity is all that is known."""
+    """What it was last said to do; None: nothing that still holds. `idle` and `unknown` prove nothing."""
     ready_at: float | None
     last_activity: float | None
     """None: it cannot be told, so nothing is proven."""
@@ -150,7 +158,8 @@ def _age(evidence: Evidence, floor: float | None, now: float) -> float | None:
     start = None if floor is None else min(floor, now)
     # A time ahead of now was read before the clock was set back. When that was is the floor, if it was seen.
     instead = now if start is None else start
-    seen = (evidence.last_activity, evidence.last_task, evidence.ready_at, evidence.last_attached)
+    told = evidence.probe.last_activity if evidence.probe is not None else None
+    seen = (evidence.last_activity, told, evidence.last_task, evidence.ready_at, evidence.last_attached)
     signs = [at if at <= now else instead for at in seen if at is not None]
     return now - max(signs if start is None else [*signs, start])
 
@@ -178,6 +187,8 @@ def _unproven(probe: Probe) -> str:
         return "whether a tool still runs cannot be told"
     if probe.tool_children:
         return f"running processes of tools: {probe.tool_children}"
+    if probe.state not in (None, State.IDLE):
+        return f"it was seen to be {probe.state}" + (f": {probe.seen}" if probe.seen else "")
     return ""
 
 

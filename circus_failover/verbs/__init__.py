@@ -10,7 +10,14 @@ from typing import Any
 
 from circus.commands import get_commands
 
-from circus_failover.verbs import circus_verbs, fleet, lifecycle, plugin_verbs, tasks  # noqa: F401  (importing registers)
+from circus_failover.verbs import (  # noqa: F401  (importing registers)
+    circus_verbs,
+    fleet,
+    lifecycle,
+    plugin_verbs,
+    state_verbs,
+    tasks,
+)
 
 
 def offer(arbiter: Any) -> None:

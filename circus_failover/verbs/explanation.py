@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from circus_failover import idle_evidence, launch_ends, process_table, tmux
 from circus_failover.doctor_plugins import GUARD, REAPER, late
 from circus_failover.liveness import HOOK_TIMEOUT_SECS, Evidence
+from circus_failover.observing import Observer
 from circus_failover.plugin_input import agent_policy, parse_options
 from circus_failover.policy import crash_loop, idle, respawn
 from circus_failover.policy.bringup import BringUp, Verdict
@@ -23,7 +24,7 @@ from circus_failover.policy.idle import IdleAction, IdleSettings, Probe
 from circus_failover.policy.respawn import RespawnAction
 from circus_failover.process_table import ProbeFailed
 from circus_failover.verbs.tasks import shown_task
-from circus_failover.words import Asked, Cause, Detected, Liveness, Loop, Phase, WakeMode
+from circus_failover.words import Asked, Cause, Detected, FaultKind, Liveness, Loop, Phase, WakeMode
 
 if TYPE_CHECKING:
     from circus_failover.agent import Agent
@@ -161,7 +162,7 @@ def _idle(arbiter: Any, held: Supervisor, agent: Agent, row: PluginRow | None, n
     evidence = idle.Evidence(
         phase=agent.phase,
         observed=agent.observed,
-        state=None,
+        state=agent.health().state,
         ready_at=agent.row.ready_at,
         last_activity=idle_evidence.Terminals().last_activity(process, now) if process else None,
         last_task=agent.row.last_task,
@@ -173,7 +174,7 @@ def _idle(arbiter: Any, held: Supervisor, agent: Agent, row: PluginRow | None, n
     settings, floor = IdleSettings(policy.idle_secs, policy.max_age_secs), _seconds(detail.get("floor"))
     verdict = idle.decide(settings, evidence, floor, now)
     if verdict.action is IdleAction.PROBE:
-        evidence = replace(evidence, probe=_probe(agent))
+        evidence = replace(evidence, probe=_probe(agent, now))
         verdict = idle.decide(settings, evidence, floor, now)
     probe = evidence.probe
     return {
@@ -191,6 +192,8 @@ def _idle(arbiter: Any, held: Supervisor, agent: Agent, row: PluginRow | None, n
             "tasks_waiting": evidence.tasks_waiting,
             "attached": probe.attached if probe is not None else None,
             "tool_children": probe.tool_children if probe is not None else None,
+            "state": str(probe.state) if probe is not None and probe.state is not None else None,
+            "client_activity": probe.last_activity if probe is not None else None,
         },
         "reaper": reaper,
     }
@@ -199,17 +202,17 @@ def _idle(arbiter: Any, held: Supervisor, agent: Agent, row: PluginRow | None, n
 def _last_attached(detail: dict[str, Any], agent: Agent) -> float | None:
     """Return when the reaper last saw a client of this very launch."""
     try:
-        generation, at = detail["attached"][agent.identity]
+        generation, at, here = detail["seen"][agent.identity]
     except (KeyError, TypeError, ValueError):
         return None
-    return _seconds(at) if generation == agent.row.generation else None
+    return _seconds(at) if generation == agent.row.generation and not here else None
 
 
 def _seconds(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
-def _probe(agent: Agent) -> Probe:
+def _probe(agent: Agent, now: float) -> Probe:
     """Look for clients and tools of one agent, with a tmux call as short as circusd's loop can bear."""
     row = agent.row
     if agent.wedged:
@@ -218,7 +221,15 @@ def _probe(agent: Agent) -> Probe:
         if row.socket is None or row.session is None:
             raise ProbeFailed("where its session is was not recorded")
         seen = idle_evidence.clients(Path(row.socket), row.session, HOOK_TIMEOUT_SECS)
-        return Probe(seen.attached, idle_evidence.look().tools(row))
+        probe = Probe(seen.attached, idle_evidence.look().tools(row))
+        observer, told = Observer(), agent.seen
+        if not observer.tells(row):
+            return probe
+        if told is not None and agent.health() is told.health:
+            return idle_evidence.with_health(probe, told.health, told.last_activity)
+        # Nobody looks at it but the reaper; its terminal would be a second call of tmux.
+        health, observed = observer.observe(row, now, screen=False)
+        return idle_evidence.with_health(probe, health, observed.last_activity)
     except (tmux.TmuxError, ProbeFailed, OSError, ValueError) as error:
         return Probe(None, None, str(error) or type(error).__name__)
 
@@ -280,11 +291,31 @@ def facts(msg: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if msg["wake"]["cause"] != str(Cause.ALREADY_LIVE):
         yield "wake would", _wake_line(msg["wake"], msg["start_would"]["reason"])
     phase = msg["agent"]["phase"]
+    yield from _state_facts(msg["agent"])
     if phase == str(Phase.UP):
         yield "idle reaper", _idle_line(msg["idle"])
     yield "crash loop", _loop_line(msg["crash_loop"], msg["agent"]["identity"])
     if phase in (str(Phase.DOWN), str(Phase.HELD)):
         yield "restart", _restart_line(msg["restart"], phase)
+
+
+def _state_facts(agent: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield by what its state is known and since when, and what its last turn failed at."""
+    from circus_failover import screen
+
+    if agent["state_evidence"]:
+        since = f", {screen.ago(agent['state_at'])} ago" if agent["state_at"] is not None else ""
+        yield "evidence", f"{agent['state_evidence']}{since}"
+    fault = agent["fault"]
+    if fault is None:
+        return
+    facts = [f"{fault['kind']} ({fault['window']})" if fault["window"] else fault["kind"]]
+    if fault["kind"] == str(FaultKind.USAGE_LIMIT):
+        known = fault["resets_at"] is not None
+        facts.append(f"until {screen.local_time(fault['resets_at'])}" if known else "reset time unknown")
+        facts += ["of one model only"] if fault["model_only"] else []
+    facts += ["it tries again by itself"] if fault["retrying"] else []
+    yield "fault", ", ".join(facts) + (f": {fault['text']}" if fault["text"] else "")
 
 
 def _server_line(found: dict[str, Any]) -> str:

@@ -73,7 +73,7 @@ class Fleet(Command):  # type: ignore[misc]
             (
                 agent["identity"],
                 screen.phase(agent["phase"]),
-                agent["state"] or "-",
+                screen.state(agent, width=screen.STATE_WIDTH),
                 agent["account"] or "-",
                 agent["generation"] or "-",
                 screen.ago(agent["since"] or None),
@@ -163,7 +163,7 @@ class Explain(Command):  # type: ignore[misc]
         facts: list[tuple[str, object]] = [
             ("reason", agent["reason"]),
             ("since", f"{screen.local_time(agent['since'] or None)} ({screen.ago(agent['since'] or None)})"),
-            ("state", agent["state"]),
+            ("state", screen.state(agent).plain if agent["state"] else None),
             ("generation", agent["generation"] or "never launched"),
             ("pid", agent["pid"]),
             ("session", f"{agent['session']} on {agent['socket']}"),

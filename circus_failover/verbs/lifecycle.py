@@ -23,7 +23,7 @@ from circus_failover.verbs.answers import (
 )
 from circus_failover.verbs.selection import UnknownAgents, agents_named, supervisor_of, who
 from circus_failover.verbs.tasks import task_given
-from circus_failover.words import IntentAction, ParkedBy, Phase, WakeAsked, Word
+from circus_failover.words import IntentAction, ParkedBy, Phase, State, WakeAsked, Word
 
 if TYPE_CHECKING:
     from circus_failover.agent import Agent
@@ -187,7 +187,7 @@ class Park(Verdicts, Command):  # type: ignore[misc]
         verdicts += others
         if by is ParkedBy.IDLE_REAPER:
             for end in ending:
-                resumable = end.agent.settings is not None and end.agent.settings.resume_command is not None
+                resumable = end.agent.settings is not None and end.agent.settings.resumable
                 held.supervise(
                     end.agent,
                     "reaped-idle",
@@ -239,6 +239,9 @@ def _no_longer_idle(held: Supervisor, agent: Agent, generation: object, since: f
     activity = held.last_activity(agent)
     if activity is not None and activity > since + 0.001:
         return "its terminal has moved since"
+    health = agent.health()
+    if health.state in (State.WORKING, State.WAITING, State.LIMITED):
+        return f"it is {health.state}"
     return None
 
 

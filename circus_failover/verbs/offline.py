@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from circus.commands.base import Command
 from circus.exc import ArgumentError
@@ -130,23 +130,29 @@ class Doctor(Command):  # type: ignore[misc]
     ::
 
         $ failoverctl doctor [circus.ini]
+        $ failoverctl doctor [circus.ini] --account NAME [--account NAME]
         $ failoverctl --json doctor
 
     Options
     +++++++
 
     - <circus.ini>: which one; else circus.ini in this folder, else the one of the circusd that answers
+    - <account>: look at this account alone, and closely: its home, login, links, env_file, client, and the
+      working directories of its agents. The client itself is asked, which takes seconds.
     """
 
     name = "doctor"
     msg_type = "local"
+    options: ClassVar[list[Any]] = [
+        ("", "account", [], "look at this account alone, and closely; may be given again")
+    ]
 
     def run(self, opts: dict[str, Any], *args: str, **options: Any) -> int:
         """Run every check, print one line each, and return 0 or 1."""
         given = at_most_one(self.name, args)
         from circus_failover import doctor
 
-        checks = doctor.examine(given, opts["endpoint"])
+        checks = doctor.examine(given, opts["endpoint"], options.get("account") or ())
         failed = sum(check.level is doctor.Level.FAIL for check in checks)
         if opts["json"]:
             status = "error" if failed else "ok"

@@ -66,6 +66,8 @@ class Fleet:
         self.sections: dict[str, dict[str, str]] = {}
         self.plugins: dict[str, dict[str, str]] = {}
         self.settings: dict[str, Any] = {"state_dir": "state"}
+        self.prefix: tuple[str, ...] = ()
+        """What circusd's own command line begins with: the network of the real clients."""
         self.circusd: subprocess.Popen[bytes] | None = None
         self.environment = {
             **os.environ,
@@ -111,6 +113,10 @@ class Fleet:
         """Add the plugin that keeps the canary running."""
         self.plugins["plugin:canary"] = {"use": "circus_failover.plugins.Canary", **options}
 
+    def states(self, **options: str) -> None:
+        """Add the plugin that looks at what agents do."""
+        self.plugins["plugin:states"] = {"use": "circus_failover.plugins.AgentStates", **options}
+
     def write(self) -> None:
         """Write circus.ini and failover.yaml as described so far."""
         lines = [
@@ -142,7 +148,7 @@ class Fleet:
         extra = {**environment, **({"FAILOVER_CRASH_AT": crash_at} if crash_at else {})}
         with self.log.open("ab") as log:
             self.circusd = subprocess.Popen(
-                [str(BIN / "circusd"), str(self.ini)],
+                [*self.prefix, str(BIN / "circusd"), str(self.ini)],
                 env={**self.environment, **extra},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

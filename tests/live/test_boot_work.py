@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from circus_failover import process_table
+from circus_failover.agents import RUNTIMES
+from circus_failover.agents.command import CommandRuntime
+from circus_failover.agents.runtime import Boot, Dialog, Place
+from circus_failover.boot_work import Order
+from circus_failover.words import BootStage
 from tests.live.fleet import alive, wait_for
 from tests.live.terminal import STANDIN, Open, Terminal, private_folder, shell, terminals
 
@@ -23,7 +28,7 @@ def terminal() -> Iterator[Open]:
         yield opener
 
 
-def boot(opened: Terminal, match: str, **changes: Any) -> Path:
+def boot(opened: Terminal, match: str | None, **changes: Any) -> Path:
     wanted: dict[str, Any] = {"kind": "boot", "match": match, "secs": 30.0, "lock": None}
     return opened.order("boot.json", **{**wanted, **changes})
 
@@ -32,7 +37,7 @@ def outcome(opened: Terminal, order: Path) -> str:
     report = opened.report(order)
     assert isinstance(report.pop("at"), float)
     found: str = report.pop("outcome")
-    assert report == {"kind": "ready", "identity": "bob", "generation": 3}
+    assert (report["kind"], report["identity"], report["generation"]) == ("ready", "bob", 3)
     return found
 
 
@@ -43,13 +48,13 @@ def test_a_boot_is_ready_when_the_screen_shows_the_pattern_and_not_before(termin
     while not (found := list(opened.spool.glob("*.json"))):
         assert worker.poll() is None or list(opened.spool.glob("*.json"))
     assert "standin ready" in opened.screen()
-    assert json.loads(found[0].read_bytes())["outcome"] == "matched"
+    assert json.loads(found[0].read_bytes())["outcome"] == "ready"
     assert worker.wait(10) == 0
 
 
 def test_a_pattern_is_searched_for_line_by_line(terminal: Open) -> None:
     opened = terminal(*shell("echo one; echo two; echo three; exec sleep 600"))
-    assert outcome(opened, boot(opened, "^two$")) == "matched"
+    assert outcome(opened, boot(opened, "^two$")) == "ready"
     assert outcome(opened, boot(opened, "^wo$", secs=0.3)) == "timeout"
 
 
@@ -97,7 +102,7 @@ def test_a_pattern_that_backtracks_on_an_early_screen_still_matches_a_later_one(
     wait_for("the watch", opened.lock.exists)
     opened.press("Enter")
     assert worker.wait(40) == 0
-    assert [report["outcome"] for report in opened.reports()] == ["matched"]
+    assert [report["outcome"] for report in opened.reports()] == ["ready"]
 
 
 def test_a_server_that_does_not_answer_proves_nothing(terminal: Open) -> None:
@@ -111,7 +116,7 @@ def test_a_server_that_does_not_answer_proves_nothing(terminal: Open) -> None:
     finally:
         os.kill(opened.server.pid, signal.SIGCONT)
     assert worker.wait(20) == 0
-    assert [report["outcome"] for report in opened.reports()] == ["matched"]
+    assert [report["outcome"] for report in opened.reports()] == ["ready"]
 
 
 def test_one_boot_is_watched_by_one_worker_and_not_kept_from_it_by_the_agents_lock(terminal: Open) -> None:
@@ -130,7 +135,7 @@ def test_a_watch_that_dies_is_started_again(terminal: Open) -> None:
     order = boot(opened, "ready")
     assert opened.run(order, crash_at="worker-before-report") == -signal.SIGKILL
     assert opened.reports() == []
-    assert outcome(opened, order) == "matched"
+    assert outcome(opened, order) == "ready"
 
 
 def test_watching_types_nothing(terminal: Open) -> None:
@@ -139,3 +144,101 @@ def test_watching_types_nothing(terminal: Open) -> None:
     before = opened.screen()
     assert outcome(opened, boot(opened, "never", secs=0.5)) == "timeout"
     assert opened.screen() == before and opened.prompts() == []
+
+
+# -- what a runtime says -------------------------------------------------------------------------------
+
+
+class Told(CommandRuntime):
+    """A runtime that says one thing after the other, and the last one for ever; it notes what it is asked."""
+
+    name = "told"
+    tells = True
+    dialogs = (Dialog("trust", "whether it is trusted", {"accept": ("y",)}),)
+
+    def __init__(self, *says: Boot | Exception, looks: bool = False) -> None:
+        self.says, self.looks = list(says), looks
+        self.places: list[Place] = []
+
+    def boot(self, place: Place) -> Boot:
+        self.places.append(place)
+        if self.looks:
+            place.screen()
+        said = self.says.pop(0) if len(self.says) > 1 else self.says[0]
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+
+WAIT, READY = Boot(BootStage.WAIT), Boot(BootStage.READY, "status-file: idle", conversation="c")
+FAILED = Boot(BootStage.FAILED, "no conversation found")
+ASKS = Boot(BootStage.DIALOG, "screen", "trust")
+
+
+@pytest.fixture
+def watched(terminal: Open, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Watches a program of whose boot a runtime says what a test wants; returns the report."""
+
+    def watch(told: Told, script: str = "exec sleep 600", **changes: Any) -> dict[str, Any]:
+        monkeypatch.setitem(RUNTIMES, "told", told)
+        opened = terminal(*shell(script))
+        order = boot(opened, **{"match": None, "runtime": "told", **changes})
+        return Order.load(json.loads(order.read_bytes())).carry_out()
+
+    return watch
+
+
+def test_a_client_is_ready_when_its_runtime_says_so_and_the_report_says_what_proves_it(
+    watched: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    events = tmp_path / "events"
+    events.write_text('{"SessionStart": {"at": 5.0}}')
+    told = Told(WAIT, ValueError("a file that is half written"), READY)
+    report = watched(told, home="/h", working_dir="/w", conversation="c", launched_at=4.0, events=str(events))
+    assert (report["outcome"], report["evidence"]) == ("ready", "status-file: idle")
+    assert (report["conversation"], report["answered"]) == ("c", "")
+    place = told.places[0]
+    assert (place.home, place.working_dir) == (Path("/h"), Path("/w"))
+    assert (place.conversation, place.launched_at) == ("c", 4.0)
+    assert place.events == {"SessionStart": {"at": 5.0}}
+
+
+def test_ready_needs_both_the_runtime_and_the_pattern(watched: Callable[..., dict[str, Any]]) -> None:
+    both = watched(Told(WAIT, READY), "echo shown; exec sleep 600", match="^shown$")
+    assert (both["outcome"], both["evidence"]) == (
+        "ready",
+        "status-file: idle; screen: failover.ready_match",
+    )
+
+
+@pytest.mark.parametrize(("says", "match"), [(READY, "never"), (WAIT, "shown")])
+def test_one_of_both_is_not_enough(watched: Callable[..., dict[str, Any]], says: Boot, match: str) -> None:
+    report = watched(Told(says), "echo shown; exec sleep 600", match=match, secs=0.5)
+    assert report["outcome"] == "timeout" and report["reason"].endswith("its screen: shown")
+
+
+def test_a_client_that_will_not_become_ready_is_believed_when_it_says_so_twice(
+    watched: Callable[..., dict[str, Any]],
+) -> None:
+    assert watched(Told(FAILED, WAIT, FAILED, READY))["outcome"] == "ready"
+
+
+def test_a_client_that_will_not_become_ready_fails_its_boot_with_its_own_words(
+    watched: Callable[..., dict[str, Any]],
+) -> None:
+    report = watched(Told(WAIT, FAILED))
+    assert (report["outcome"], report["reason"]) == ("hopeless", "no conversation found")
+
+
+def test_a_dialog_that_shows_on_one_screen_alone_is_not_judged(
+    watched: Callable[..., dict[str, Any]],
+) -> None:
+    told = Told(ASKS, WAIT, READY, looks=True)
+    assert watched(told, dialogs={})["outcome"] == "ready"
+
+
+def test_an_adapter_that_fails_is_shown_when_the_time_is_over(
+    watched: Callable[..., dict[str, Any]],
+) -> None:
+    report = watched(Told(KeyError("status")), secs=0.3)
+    assert report["outcome"] == "timeout" and "KeyError: 'status'" in report["reason"]

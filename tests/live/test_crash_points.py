@@ -22,6 +22,14 @@ CAUSES = {"stop": "operator-stop", "restart": "operator-restart", "rm": "removed
 SLOW = f"{STANDIN} --ignore-term"
 
 
+def each_with_some(points: list[str]) -> list[tuple[str, str]]:
+    """Return every point with `stop`, and with one of the verbs that end an agent in the same way."""
+    others = ("restart", "rm")
+    return [("stop", point) for point in points] + [
+        (others[number % 2], point) for number, point in enumerate(points)
+    ]
+
+
 def carrying(fleet: Fleet, name: str) -> list[ProcessId]:
     """Return every process of this fleet that carries an agent's name, of whichever launch."""
     mark = f"FAILOVER_IDENTITY={name}".encode()
@@ -123,8 +131,7 @@ def settled(fleet: Fleet, verb: str, pid: int, daemon: int) -> None:
 # -- circusd dies --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("point", CIRCUSD_POINTS)
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(("verb", "point"), each_with_some(CIRCUSD_POINTS))
 def test_circusd_dies_at_a_seam_of_an_end_and_the_next_one_finishes_it(
     fleet: Fleet, verb: str, point: str
 ) -> None:
@@ -197,8 +204,7 @@ def test_the_next_circusd_starts_while_the_worker_of_the_dead_one_is_still_at_it
 # -- the worker dies -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("point", WORKER_POINTS)
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(("verb", "point"), each_with_some(WORKER_POINTS))
 def test_a_worker_that_always_dies_at_a_seam_leaves_an_end_that_can_be_finished(
     fleet: Fleet, verb: str, point: str
 ) -> None:
@@ -216,8 +222,7 @@ def test_a_worker_that_always_dies_at_a_seam_leaves_an_end_that_can_be_finished(
 MOMENTS = ["started", "has remembered the tree", "has sent the first signal", "has killed the agent"]
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(("verb", "moment"), each_with_some(MOMENTS))
 def test_a_worker_killed_on_the_way_is_replaced_by_the_next_tick(
     fleet: Fleet, verb: str, moment: str
 ) -> None:
@@ -311,7 +316,7 @@ def test_circusd_dies_when_a_start_of_an_operator_is_recorded(fleet: Fleet) -> N
     one_agent_in_the_end(fleet)
 
 
-@pytest.mark.parametrize("delay_ms", [0, 3, 8, 15, 30, 60, 120, 250])
+@pytest.mark.parametrize("delay_ms", [0, 8, 30, 60, 250])
 def test_circusd_dies_around_the_spawn_of_a_launch_and_one_agent_comes_of_it(
     fleet: Fleet, delay_ms: int
 ) -> None:
@@ -347,34 +352,33 @@ def test_the_same_report_twice_has_one_effect(fleet: Fleet) -> None:
     assert second.ended_at is None and first.planned
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "{",
-        "[]",
-        '{"kind": "ended"}',
-        '{"kind": "ended", "identity": "bob", "outcome": "ended", "action": "x", "at": 1}',
-        '{"kind": "launched", "identity": "bob"}',
-        '{"kind": "launched", "identity": "bob", "generation": 1, "pid": "?", "start": null}',
-        '{"kind": "nonsense"}',
-    ],
-)
-def test_a_report_that_makes_no_sense_stops_neither_circusd_nor_the_reports_after_it(
-    fleet: Fleet, content: str
-) -> None:
+NONSENSE = [
+    "{",
+    "[]",
+    '{"kind": "ended"}',
+    '{"kind": "ended", "identity": "bob", "outcome": "ended", "action": "x", "at": 1}',
+    '{"kind": "launched", "identity": "bob"}',
+    '{"kind": "launched", "identity": "bob", "generation": 1, "pid": "?", "start": null}',
+    '{"kind": "nonsense"}',
+]
+
+
+def test_reports_that_make_no_sense_stop_neither_circusd_nor_the_reports_after_them(fleet: Fleet) -> None:
     fleet.agent("bob")
     fleet.start()
     fleet.await_up("bob")
-    bad = fleet.state / "spool" / f"{1:020d}-1-bad.json"
-    bad.write_text(content)
+    bad = [fleet.state / "spool" / f"{number:020d}-1-bad.json" for number in range(1, len(NONSENSE) + 1)]
+    for path, content in zip(bad, NONSENSE, strict=True):
+        path.write_text(content)
     assert fleet.ctl("--timeout", "15", "stop", "bob", "--waiting").code == 0
     assert fleet.view("bob")["phase"] == "stopped"
-    wait_for("it is out of the way", lambda: not bad.exists())
-    # It was there at the start of the next one, too.
-    bad.write_text(content)
+    wait_for("they are out of the way", lambda: not any(path.exists() for path in bad))
+    # They were there at the start of the next one, too.
+    for path, content in zip(bad, NONSENSE, strict=True):
+        path.write_text(content)
     fleet.end()
     fleet.start()
     assert fleet.ctl("start", "bob").code == 0
     fleet.await_up("bob")
-    wait_for("it is out of the way", lambda: not bad.exists())
+    wait_for("they are out of the way", lambda: not any(path.exists() for path in bad))
     fleet.await_ticks()

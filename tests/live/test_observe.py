@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 
-import pytest
-
 from tests.live.fleet import Fleet, alive, wait_for
 
 
@@ -50,19 +48,17 @@ def test_an_absent_session_is_observed_and_never_launched(fleet: Fleet) -> None:
         assert fleet.view(name)["phase"] == "observed"
 
 
-@pytest.mark.parametrize("autostart", ["True", "False"])
-def test_a_session_that_comes_later_is_shown_without_being_asked_for(fleet: Fleet, autostart: str) -> None:
-    observed(fleet, autostart=autostart)
+def test_a_session_that_comes_later_is_shown_without_being_asked_for(fleet: Fleet) -> None:
+    observed(fleet, autostart="False")
     fleet.start()
     await_pid(fleet, "seen", None)
     pid = fleet.by_hand(fleet.socket("seen"), "seen")
     await_pid(fleet, "seen", pid)
 
 
-@pytest.mark.parametrize("autostart", ["True", "False"])
-def test_no_verb_ends_it(fleet: Fleet, autostart: str) -> None:
+def test_no_verb_ends_it(fleet: Fleet) -> None:
     pid = fleet.by_hand(fleet.socket("seen"), "seen")
-    observed(fleet, autostart=autostart)
+    observed(fleet)
     fleet.start()
     await_pid(fleet, "seen", pid)
     for verb in ("stop", "restart"):

@@ -128,8 +128,7 @@ def test_one_in_the_background_holds_the_lock(fleet: Fleet, background: int) -> 
     assert fleet.call("fleet")["circusd"]["pid"] == background
 
 
-@pytest.mark.parametrize("program", ["circusctl", "failoverctl"])
-def test_a_restart_inside_circusd_keeps_the_lock_the_agents_and_the_verbs(fleet: Fleet, program: str) -> None:
+def test_a_restart_inside_circusd_keeps_the_lock_the_agents_and_the_verbs(fleet: Fleet) -> None:
     fleet.agent("alpha")
     fleet.agent("manual", autostart="False")
     fleet.agent("stopped")
@@ -141,7 +140,7 @@ def test_a_restart_inside_circusd_keeps_the_lock_the_agents_and_the_verbs(fleet:
     assert fleet.circusd is not None
     lock = (fleet.state / "arbiter.lock").stat()
     keeper = fleet.keeper("alpha")
-    for _ in range(2):
+    for program in ("circusctl", "failoverctl"):
         fleet.ctl("restart", program=program)
         wait_for(
             "another keeper",

@@ -24,21 +24,21 @@ def keepers(fleet: Fleet, name: str) -> list[int]:
     return found
 
 
-def settled(fleet: Fleet, was: dict[str, Any]) -> dict[str, Any]:
-    """Wait until an agent has exactly one keeper, Circus's own; assert that it is the same agent."""
-    name = str(was["identity"])
+def settled(fleet: Fleet, *were: dict[str, Any]) -> None:
+    """Wait until agents have exactly one keeper each, Circus's own; assert that they are the same agents."""
+    names = [str(was["identity"]) for was in were]
 
-    def one_keeper() -> bool:
+    def one_keeper(name: str) -> bool:
         pids = fleet.call("list", name=name)["pids"]
         return len(pids) == 1 and keepers(fleet, name) == pids
 
-    wait_for(f"one keeper of {name}", one_keeper)
+    for name in names:
+        wait_for(f"one keeper of {name}", lambda name=name: one_keeper(name))
     fleet.await_ticks()
-    assert one_keeper()
-    (now,) = fleet.await_up(name)
-    assert alive(was["pid"])
-    assert (now["pid"], now["generation"]) == (was["pid"], was["generation"])
-    return now
+    for was, now in zip(were, fleet.await_up(*names), strict=True):
+        assert one_keeper(str(was["identity"]))
+        assert alive(was["pid"])
+        assert (now["pid"], now["generation"]) == (was["pid"], was["generation"])
 
 
 def reload_all(fleet: Fleet) -> None:
@@ -87,25 +87,13 @@ def signal_term(fleet: Fleet) -> None:
     assert fleet.ctl("signal", "alpha", "TERM").code == 0
 
 
-@pytest.mark.parametrize(
-    "reload",
-    [
-        reload_all,
-        reload_plainly,
-        hang_up,
-        reload_one,
-        reload_terminating,
-        reload_one_terminating,
-        reload_one_by_one,
-        kill,
-        kill_recursively,
-        signal_9,
-        signal_term,
-    ],
+RELOADS: tuple[Callable[[Fleet], None], ...] = (
+    *(reload_all, reload_plainly, hang_up, reload_one, reload_terminating, reload_one_terminating),
+    *(reload_one_by_one, kill, kill_recursively, signal_9, signal_term),
 )
-def test_a_live_agent_is_kept_and_nothing_that_was_down_starts(
-    fleet: Fleet, reload: Callable[[Fleet], None]
-) -> None:
+
+
+def test_a_live_agent_is_kept_and_nothing_that_was_down_starts(fleet: Fleet) -> None:
     fleet.agent("alpha")
     fleet.agent("manual", autostart="False")
     fleet.agent("never", autostart="False")
@@ -119,14 +107,17 @@ def test_a_live_agent_is_kept_and_nothing_that_was_down_starts(
     os.kill(down["pid"], signal.SIGKILL)
     fleet.await_phase("down", "down")
     fleet.await_watcher("down", "stopped")
-    keeper = fleet.keeper("alpha")
-
-    reload(fleet)
-    wait_for("another keeper", lambda: fleet.call("list", name="alpha")["pids"] not in ([], [keeper]))
-    settled(fleet, alpha)
-    settled(fleet, manual)
-    phases = {agent["identity"]: agent["phase"] for agent in fleet.call("fleet")["agents"]}
-    assert phases == {"alpha": "up", "manual": "up", "never": "down", "down": "down", "stopped": "stopped"}
+    for reload in RELOADS:
+        keeper = fleet.keeper("alpha")
+        reload(fleet)
+        wait_for(
+            f"another keeper after {reload.__name__}",
+            lambda keeper=keeper: fleet.call("list", name="alpha")["pids"] not in ([], [keeper]),
+        )
+        settled(fleet, alpha, manual)
+        phases = {agent["identity"]: agent["phase"] for agent in fleet.call("fleet")["agents"]}
+        expected = {"alpha": "up", "manual": "up", "never": "down", "down": "down", "stopped": "stopped"}
+        assert phases == expected, reload.__name__
     launches = [record["identity"] for record in fleet.lifecycle() if record["ev"] == "launch"]
     assert sorted(launches) == ["alpha", "down", "manual", "stopped"]
 
@@ -197,8 +188,7 @@ def test_an_agent_has_one_process_whatever_is_asked_for(fleet: Fleet) -> None:
     assert fleet.ctl("set", "plain", "numprocesses", "1").code == 0
 
 
-@pytest.mark.parametrize("program", ["failoverctl", "circusctl"])
-def test_set_takes_no_gate_away_and_does_not_load_it_again(fleet: Fleet, program: str) -> None:
+def test_set_takes_no_gate_away_and_does_not_load_it_again(fleet: Fleet) -> None:
     """Circus reloads the module of a hook that is set (0.19): a second gate beside the first one."""
     fleet.agent("alpha")
     fleet.agent("beta", autostart="False", failover__account="nobody")
@@ -211,14 +201,18 @@ def test_set_takes_no_gate_away_and_does_not_load_it_again(fleet: Fleet, program
         ("before_spawn", "os.path.exists"),
         ("before_stop", "os.path.exists"),
     ):
-        for arguments in ((f"hooks.{hook}", value), ("hooks", f"{hook}:{value}")):
+        for program, *arguments in (
+            ("failoverctl", f"hooks.{hook}", value),
+            ("circusctl", "hooks", f"{hook}:{value}"),
+        ):
             refused = fleet.ctl("set", "beta", *arguments, program=program)
             assert refused.code == 3, (arguments, refused)
             assert "hooks" in refused.out + refused.err
     assert fleet.ctl("start", "beta").code == 3
     assert fleet.call("list", name="beta")["pids"] == []
     assert fleet.ctl("set", "plain", "hooks.before_start", "os.path.exists").code == 0
-    assert fleet.ctl("set", "alpha", "graceful_timeout", "7", program=program).code == 0
+    for program in ("failoverctl", "circusctl"):
+        assert fleet.ctl("set", "alpha", "graceful_timeout", "7", program=program).code == 0
     settled(fleet, was)
     assert fleet.ctl("stop", "alpha", "--waiting").code == 0
     assert fleet.view("alpha")["phase"] == "stopped"
@@ -261,8 +255,9 @@ class TestReloadconfig:
         (end,) = [record for record in fleet.lifecycle() if record["ev"] == "stopped"]
         assert float(end["secs"]) < 5
 
-    @pytest.mark.parametrize("autostart", ["True", "False"])
-    @pytest.mark.parametrize(("option", "value"), [("graceful_timeout", "7"), ("env.COLOUR", "red")])
+    @pytest.mark.parametrize(
+        ("option", "value", "autostart"), [("graceful_timeout", "7", "False"), ("env.COLOUR", "red", "True")]
+    )
     def test_another_change_detaches_and_adopts_the_same_agent(
         self, fleet: Fleet, option: str, value: str, autostart: str
     ) -> None:
@@ -328,8 +323,7 @@ class TestReloadconfig:
         fleet.agent("alpha")
         fleet.write()
         assert fleet.ctl("reloadconfig").code == 0
-        settled(fleet, alpha)
-        settled(fleet, beta)
+        settled(fleet, alpha, beta)
 
     def test_a_mistyped_include_dir_ends_no_agent(self, fleet: Fleet) -> None:
         agents = fleet.folder / "agents.d"
@@ -397,7 +391,8 @@ class TestReloadconfig:
         fleet.sections["watcher:alpha"]["failover.restrat"] = "lazy"
         fleet.write()
         assert fleet.ctl("reloadconfig").code == 0
-        now = settled(fleet, was)
+        settled(fleet, was)
+        now = fleet.view(str(was["identity"]))
         assert "failover.restrat" in (now["reason"] or "")
         del fleet.sections["watcher:alpha"]["failover.restrat"]
         fleet.write()
@@ -440,7 +435,8 @@ class TestReloadconfig:
         fleet.sections["watcher:alpha"]["numprocesses"] = "2"
         fleet.write()
         assert fleet.ctl("reloadconfig").code == 0
-        now = settled(fleet, was)
+        settled(fleet, was)
+        now = fleet.view(str(was["identity"]))
         assert "numprocesses" in (now["reason"] or "")
         assert fleet.ctl("restart", "alpha").code == 3
         assert "numprocesses" in fleet.view("alpha")["reason"]

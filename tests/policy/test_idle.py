@@ -30,6 +30,7 @@ NEVER = IdleSettings(0.0, 0.0)
 DAILY = IdleSettings(0.0, 86_400.0)
 BOTH = IdleSettings(3600.0, 86_400.0)
 QUIET = Probe(attached=0, tool_children=0)
+SEEN_IDLE = Probe(attached=0, tool_children=0, state=State.IDLE)
 IDLE = Evidence(
     phase=Phase.UP,
     observed=False,
@@ -83,6 +84,8 @@ EXAMPLES: dict[str, list[Case]] = {
         (HOUR, replace(IDLE, ready_at=NOW - 3600), None),
         (HOUR, IDLE, NOW - 3600),
         (HOUR, replace(IDLE, last_activity=NOW - 3599, probe=None), None),
+        (HOUR, replace(IDLE, probe=replace(SEEN_IDLE, last_activity=NOW - 3600)), None),
+        (BOTH, replace(OLD, probe=replace(SEEN_IDLE, last_activity=NOW - 59)), None),
         (HOUR, replace(IDLE, last_activity=NOW - 3599, probe=Probe(None, None, "no answer")), None),
         (HOUR, replace(IDLE, last_activity=NOW + 50), None),
         (HOUR, replace(IDLE, last_task=NOW + 50), None),
@@ -116,7 +119,15 @@ EXAMPLES: dict[str, list[Case]] = {
         (HOUR, replace(IDLE, probe=Probe(0, None)), None),
         (DAILY, replace(OLD, probe=Probe(0, 2)), None),
     ],
+    "its runtime tells": [
+        (HOUR, replace(IDLE, probe=replace(QUIET, state=state)), None)
+        for state in State
+        if state is not State.IDLE
+    ]
+    + [(BOTH, replace(OLD, state=None, probe=replace(QUIET, state=State.UNKNOWN)), None)],
     "otherwise": [
+        (HOUR, replace(IDLE, probe=replace(QUIET, state=State.IDLE)), None),
+        (HOUR, replace(IDLE, state=None, probe=replace(SEEN_IDLE, last_activity=NOW - 3601)), None),
         (HOUR, IDLE, None),
         (HOUR, IDLE, NOW - 3601),
         (HOUR, replace(IDLE, state=None), None),
@@ -160,6 +171,12 @@ def test_the_table_says_what_is_done(row: int, case: Case) -> None:
         (HOUR, replace(IDLE, probe=Probe(None, 0)), None, "attached cannot be told"),
         (HOUR, replace(IDLE, probe=Probe(0, 3)), None, "processes of tools: 3"),
         (HOUR, replace(IDLE, probe=Probe(0, None)), None, "cannot be told"),
+        (
+            HOUR,
+            replace(IDLE, probe=replace(QUIET, state=State.WAITING, seen="permission: Bash")),
+            None,
+            "seen to be waiting: permission: Bash",
+        ),
         (HOUR, IDLE, None, "idle for 3601 s, failover.idle_secs is 3600"),
         (DAILY, OLD, None, "old: launched 86401 s ago, failover.max_age_secs is 86400; idle for 60 s"),
         (DAILY, replace(OLD, last_activity=NOW - 9), None, "old: launched 86401 s ago, but idle for 9 of 60"),
@@ -223,6 +240,8 @@ evidences = st.builds(
             attached=st.sampled_from([None, 0, 1]),
             tool_children=st.sampled_from([None, 0, 1]),
             failed=st.sampled_from(["", "no answer"]),
+            state=st.one_of(st.none(), st.just(State.IDLE), st.sampled_from(State)),
+            last_activity=ago,
         ),
     ),
 )
@@ -242,7 +261,10 @@ def test_nothing_is_parked_without_every_proof(
     assert evidence.state in (None, State.IDLE, State.UNKNOWN)
     assert evidence.last_activity is not None
     assert not evidence.tasks_waiting and not evidence.assignment
-    assert evidence.probe == QUIET
+    probe = evidence.probe
+    assert probe is not None and replace(probe, state=None, seen="", last_activity=None) == QUIET
+    assert probe.state in (None, State.IDLE)
+    assert probe.last_activity is None or probe.last_activity <= NOW - verdict.age or floor is not None
     assert verdict.age is not None
     idle_enough = 0 < settings.idle_secs < verdict.age
     old = (
@@ -266,6 +288,7 @@ LIVELY: list[Callable[[Evidence], Evidence]] = [
     lambda evidence: replace(evidence, last_activity=NOW),
     lambda evidence: replace(evidence, last_task=NOW),
     lambda evidence: replace(evidence, last_attached=NOW),
+    lambda evidence: replace(evidence, probe=replace(QUIET, last_activity=NOW)),
 ]
 
 

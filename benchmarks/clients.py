@@ -1,0 +1,130 @@
+"""From a wake to ready, with the real clients, beside the client's own bare start-up in the same run.
+
+Both resume a conversation of the same size. Bare is the client in a plain tmux session, from its exec to the
+moment at which its own files say that it is ready; ours is from the message to the phase `up`. Needs npm once
+(`tests/clients/install.py`); nothing here uses a network.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks.ground import say
+from benchmarks.result import Figure, Result, middle
+from tests.clients import accounts, install
+from tests.clients.accounts import ClaudeHome, CodexHome, Home
+from tests.clients.client import Client, end_marked
+from tests.clients.install import Clients, NotInstalled
+from tests.clients.mock_api import Mock
+from tests.clients.network import Network
+from tests.clients.real_fleet import RealFleet
+from tests.live.fleet import Events, Fleet
+
+POLL_SECS = 0.005
+READY_SECS = 60.0
+
+
+def benchmark(rounds: int) -> list[Result]:
+    """Wake an agent of each client, and start the client by itself, in turn.
+
+    Args:
+        rounds: how often each.
+
+    Raises:
+        RuntimeError: the clients are not installed, or one does not become ready.
+    """
+    try:
+        clients = install.ensure()
+    except NotInstalled as error:
+        raise RuntimeError(str(error)) from error
+    return [_measure(clients, runtime, rounds) for runtime in ("claude", "codex")]
+
+
+def _measure(clients: Clients, runtime: str, rounds: int) -> Result:
+    say(f"{rounds} wakes of a {runtime} agent, and as many starts of {runtime} alone")
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="cf-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.callback(end_marked, str(folder))
+        network = stack.enter_context(Network())
+        assert network.listener is not None
+        mock = Mock(network.listener)
+        stack.callback(mock.close)
+        work = folder / "work"
+        work.mkdir()
+        home = _home(runtime, folder, mock, work)
+        (folder / "fleet").mkdir()
+        fleet = Fleet(folder / "fleet")
+        stack.callback(fleet.close)
+        real = RealFleet(fleet, clients, network, mock)
+        real.account(home)
+        args = "--dangerously-skip-permissions" if runtime == "claude" else ""
+        for name in ("ours", "bare"):
+            real.agent(name, home, work, args, failover__ready_secs="0")
+        fleet.start()
+        for name in ("ours", "bare"):
+            fleet.await_phase(name, "up", READY_SECS)
+            real.task(name, f"I am {name}")
+            real.await_heard(home.key, f"I am {name}")
+            real.await_state(name, "idle")
+        conversation = fleet.view("bare")["conversation"]
+        fleet.ctl("park", "ours", "bare", "--waiting")
+        program = clients.claude if runtime == "claude" else clients.codex_native
+        resume = ["--resume", conversation] if runtime == "claude" else ["resume", conversation]
+        taken: dict[str, list[float]] = {"ours": [], "bare": []}
+        for number in range(rounds):
+            own = folder / f"t{number}"
+            own.mkdir()
+            begun = time.perf_counter()
+            argv = [str(program), *resume, *args.split()]
+            client = Client(own, network, argv, home.variables, work, str(folder))
+            _until(_ready(home, client, conversation))
+            taken["bare"].append(time.perf_counter() - begun)
+            client.end(signal.SIGTERM)
+            with Events(fleet) as events:
+                begun = time.perf_counter()
+                fleet.call("wake", name="ours", timeout=READY_SECS)
+                events.await_one("watcher.ours.agent", lambda message: message["phase"] == "up")
+                taken["ours"].append(time.perf_counter() - begun)
+            fleet.ctl("park", "ours", "--waiting")
+    ratio = middle([ours / bare for ours, bare in zip(taken["ours"], taken["bare"], strict=True)])
+    return Result(
+        benchmark="clients",
+        what=f"wake of a {runtime} agent to ready, a resume",
+        ours=Figure(middle(taken["ours"]), "s"),
+        beside=Figure(middle(taken["bare"]), "s", f"{runtime} alone in tmux, to ready"),
+        ratio=ratio,
+        details={f"{name}_secs": values for name, values in taken.items()},
+    )
+
+
+def _home(runtime: str, folder: Path, mock: Mock, work: Path) -> Home:
+    if runtime == "claude":
+        claude = accounts.make_claude_home(folder / "home", "a", mock.url, [work])
+        claude.link(folder / "shared", accounts.CLAUDE_SHARED)
+        return claude
+    codex = accounts.make_codex_home(folder / "home", "a", mock.url, [work])
+    codex.link(folder / "shared", accounts.CODEX_SHARED)
+    return codex
+
+
+def _ready(home: Home, client: Client, conversation: str) -> Callable[[], bool]:
+    """What the client itself says first: the status file of Claude Code, the open conversation of Codex."""
+    if isinstance(home, ClaudeHome):
+        return lambda: home.status(client.pid).get("status") == "idle"
+    assert isinstance(home, CodexHome)
+    return lambda: "›" in client.screen()
+
+
+def _until(ready: Callable[[], bool]) -> None:
+    until = time.monotonic() + READY_SECS
+    while not ready():
+        if time.monotonic() > until:
+            raise RuntimeError(f"the client is not ready within {READY_SECS:g} s")
+        time.sleep(POLL_SECS)

@@ -1,0 +1,1 @@
+"""`failoverctl init`: how an operator with real accounts gets a fleet."""

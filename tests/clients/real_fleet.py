@@ -1,0 +1,103 @@
+"""A fleet of real clients: a real circusd in the network of the mock, and agents with accounts."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from circus_failover import process_table
+from tests.clients.accounts import ClaudeHome, Home
+from tests.clients.install import Clients
+from tests.clients.mock_api import Mock
+from tests.clients.network import Network
+from tests.clients.waiting import LONGEST_SECS
+from tests.live.fleet import Fleet, wait_for
+
+OWNED = ("CLAUDE_CONFIG_DIR", "CODEX_HOME")
+"""What the supervisor sets itself, so that an env_file may not."""
+
+
+class RealFleet:
+    """A fleet whose agents are real clients."""
+
+    def __init__(self, fleet: Fleet, clients: Clients, network: Network, mock: Mock) -> None:
+        self.fleet = fleet
+        self.clients = clients
+        self.mock = mock
+        fleet.prefix = network.prefix
+        user = fleet.folder / "user"
+        user.mkdir()
+        fleet.environment.update(network.variables, HOME=str(user), LANG="C.UTF-8")
+        fleet.settings["accounts"] = []
+        fleet.states(interval="1")
+
+    def account(self, home: Home, shared: Path | None = None) -> None:
+        """Add an account of this home; its links lead to `shared`, as those of all others."""
+        runtime = "claude" if isinstance(home, ClaudeHome) else "codex"
+        path = self.fleet.folder / f"{home.name}.env"
+        own = {name: value for name, value in home.variables.items() if name not in OWNED}
+        Home(home.name, home.folder, home.key, own).env_file(path)
+        self.fleet.settings["accounts"].append(
+            {"name": home.name, "runtime": runtime, "home": str(home.folder), "env_file": str(path)}
+        )
+        if shared is not None:
+            self.fleet.settings["shared"] = {"root": str(shared)}
+
+    def agent(self, name: str, home: Home, work: Path, args: str = "", **options: str) -> None:
+        """Add an agent of an account."""
+        claude = isinstance(home, ClaudeHome)
+        program = self.clients.claude if claude else self.clients.codex_native
+        self.fleet.agent(
+            name,
+            **{
+                "failover__runtime": "claude" if claude else "codex",
+                "failover__command": shlex.quote(str(program)),
+                "failover__args": args,
+                "failover__account": home.name,
+                "failover__restart": "lazy",
+                "working_dir": str(work),
+                **options,
+            },
+        )
+
+    def task(self, name: str, text: str) -> None:
+        """Give an agent a task, waking it where it is down, and wait until it has taken it."""
+        done = self.fleet.ctl("wake", name, "--task", text, "--waiting", timeout=LONGEST_SECS)
+        assert done.code == 0, done
+
+    def await_state(self, name: str, *states: str, timeout: float = LONGEST_SECS) -> dict[str, Any]:
+        """Wait until an agent is in one of these states, and return its view."""
+
+        def look() -> dict[str, Any] | None:
+            found = self.fleet.view(name)
+            return found if found["state"] in states else None
+
+        try:
+            return wait_for(f"{name} is {' or '.join(states)}", look, timeout)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.fleet.view(name)}\n{self.fleet.screen(name)}") from None
+
+    def await_heard(self, key: str, *prompts: str) -> None:
+        """Wait until the mock was asked, by an account, in a conversation in which just this was said."""
+        wait_for(
+            f"a conversation {prompts} by {key[-6:]}",
+            lambda: any(asked.conversation and asked.prompts == prompts for asked in self.mock.asked(key)),
+            LONGEST_SECS,
+        )
+
+    def tools(self, name: str, program: str = "tail") -> list[process_table.ProcessId]:
+        """Return the running processes of this program below an agent, or that outlived it."""
+        launch = self.fleet.launches(name)[0]
+        with self.fleet.store() as store:
+            row = store.agent(name)
+        assert row is not None and row.generation == launch.generation
+        found = []
+        for process in process_table.carrying(row.launch or ""):
+            try:
+                argv = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if argv[0].rpartition(b"/")[2].decode() == program:
+                found.append(process)
+        return found
