@@ -205,15 +205,16 @@ class _Watch:
             raw = json.loads(self._order.events.read_bytes())
         except (OSError, ValueError):
             return {}
-        return raw if isinstance(raw, dict) else {}
+        reported = raw.items() if isinstance(raw, dict) else ()
+        return {name: event for name, event in reported if isinstance(event, dict)}
 
     def _shown(self) -> Screen | None:
         """Return what the terminal shows, or did not long ago."""
+        if self._asked:
+            return self._screen
         now, self._asked = time.monotonic(), True
-        if now < self._screen_after:
-            self._stale = True
-        else:
-            self._stale = False
+        self._stale = now < self._screen_after
+        if not self._stale:
             self._screen = self._take()
             self._screen_after = now + self._pause(SCREEN_SECS, SCREEN_SHARE, SCREEN_MAX_SECS)
         return self._screen

@@ -1,7 +1,8 @@
 """`failoverctl doctor` on accounts: could the agents of each work with its home, its login, its client.
 
 Files are looked at in every run; the client itself is asked (`asked_client`) only about an account that was
-named, with the variables its agents get. Nothing is changed here.
+named, with the variables its agents get. Nothing is changed here; a client that is asked may keep house in
+its home (Claude Code 2.1.329 makes a backup of its `.claude.json`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from circus_failover.problems import nearest
 from circus_failover.settings import Account, Settings, SettingsError
 from circus_failover.words import Credentials
 
+DAEMON = "daemon"
 RETENTION_DAYS = 30
 """After so many days without a change Claude Code deletes a transcript, unless its settings say otherwise."""
 _RETENTION_FILES = ("settings.json", "settings.local.json")
@@ -105,11 +107,11 @@ def shortly(file: FleetFile, settings: Mapping[Path, Settings], uid: int) -> lis
         return [warn("accounts", f"the homes of uid {uid} are not checked", "run doctor as that user")]
     checks = []
     for subject in found:
-        finding = _general(subject)
-        wrong = [*_wrong(subject, finding), *_beyond_files(subject)]
+        looks = _looks(subject)
+        wrong = [*_wrong(subject, looks), *_beyond_files(subject, looks)]
         program = _program(subject)
         wrong += [_client_missing(subject, program)] if program and not _found(subject, program) else []
-        checks += wrong or [ok(subject.check, f"{subject.account.home}: {_login(finding)}")]
+        checks += wrong or [ok(subject.check, f"{subject.account.home}: {_login(looks[0])}")]
     return checks
 
 
@@ -142,24 +144,27 @@ def examine(
 
 
 def _closely(subject: Subject) -> list[Check]:
-    finding = _general(subject)
-    checks = _wrong(subject, finding)
+    looks = _looks(subject)
+    checks = _wrong(subject, looks)
     if not any(check.level is Level.FAIL for check in checks):
-        checks.insert(0, ok(subject.check, f"{subject.account.home}: {_login(finding)}"))
+        checks.insert(0, ok(subject.check, f"{subject.account.home}: {_login(looks[0])}"))
     checks += _env_file(subject)
     checks += _links(subject)
-    checks += _beyond_files(subject) or _transcripts_kept(subject)
+    checks += _beyond_files(subject, looks) or _transcripts_kept(subject)
     checks.append(_used_by(subject))
-    checks += _client(subject, finding)
+    checks += _client(subject, looks[0])
     return checks
 
 
 # -- files -------------------------------------------------------------------------------------------
 
 
-def _general(subject: Subject) -> Finding:
+def _looks(subject: Subject) -> list[Finding]:
+    """Return what a launch of each of its agents would find; without any, what would hold for all."""
     links = subject.settings.shared.links(subject.account.runtime)
-    return account_homes.check_account(subject.account, subject.common, links)
+    if not subject.users:
+        return [account_homes.check_account(subject.account, subject.common, links)]
+    return [account_homes.check(user.agent, user.own) for user in subject.users]
 
 
 def _login(finding: Finding) -> str:
@@ -173,26 +178,22 @@ def _login(finding: Finding) -> str:
     return f"whether it is logged in is not known ({report.how})"
 
 
-def _wrong(subject: Subject, general: Finding) -> list[Check]:
-    """Return a line for each problem: of the home for every agent, or of the launch of some."""
+def _wrong(subject: Subject, looks: Sequence[Finding]) -> list[Check]:
+    """Return a line for each problem, with whose launches it is in the way of where not of all."""
     found: dict[tuple[str, str, bool], list[str]] = {}
-    for problem in general.problems:
-        finding = f"{problem.key}: found {problem.found}, expected {problem.expected}"
-        found[(finding, problem.remedy, problem.refuses)] = []
-    for user in subject.users:
-        for problem in account_homes.check(user.agent, user.own).problems:
+    names = [user.agent.identity for user in subject.users] or [""]
+    for name, look in zip(names, looks, strict=True):
+        for problem in look.problems:
             finding = f"{problem.key}: found {problem.found}, expected {problem.expected}"
-            key = (finding, problem.remedy, problem.refuses)
-            if key not in found or found[key]:
-                found.setdefault(key, []).append(user.agent.identity)
+            found.setdefault((finding, problem.remedy, problem.refuses), []).append(name)
     return [
         Check(
             Level.FAIL if refuses else Level.WARN,
             subject.check,
-            f"{finding} (of {', '.join(agents)})" if agents else finding,
+            finding if len(whose) == len(names) else f"{finding} (of {', '.join(whose)})",
             remedy,
         )
-        for (finding, remedy, refuses), agents in found.items()
+        for (finding, remedy, refuses), whose in found.items()
     ]
 
 
@@ -227,11 +228,11 @@ def _used_by(subject: Subject) -> Check:
     return ok(subject.check, f"used by {listed}" if names else "no agent of circus.ini uses it")
 
 
-def _beyond_files(subject: Subject) -> list[Check]:
+def _beyond_files(subject: Subject, looks: Sequence[Finding]) -> list[Check]:
     """Return what may surprise although launches work: a daemon, and transcripts that are deleted early."""
     checks = []
     daemon = RUNTIMES[subject.account.runtime].background(subject.account.home)
-    if daemon is not None:
+    if daemon is not None and not any(one.key == DAEMON for look in looks for one in look.problems):
         finding = f"its client's own background process runs (pid {daemon.pid}); it outlives agents"
         remedy = "turn it off in the client's settings, then end it"
         checks.append(warn(subject.check, finding, remedy))
@@ -343,7 +344,7 @@ def _said(subject: Subject, finding: Finding, answer: Answer | None) -> Iterable
         yield ok(subject.check, f"{answer.command}: {answer.text}")
     elif finding.report is not None and finding.report.credentials is Credentials.PRESENT:
         text = f"{answer.command}: {answer.text}, while the files say: {_login(finding)}"
-        remedy = "no more, where a key of the environment is what it uses; else log it in again"
+        remedy = "nothing, where a key of the environment is what it uses; else log it in again"
         yield (warn if answer.keys_do_not_count else fail)(subject.check, text, remedy)
     else:
         leads = " ".join(f"{name}={value}" for name, value in _leads(subject).items())

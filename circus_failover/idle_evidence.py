@@ -188,8 +188,8 @@ class Probed:
 
 def with_health(found: Probe, health: Health, last_activity: float | None) -> Probe:
     """Return a probe with what an agent was seen to do, and when its client last did something."""
-    said = ": ".join(text for text in (health.what, health.evidence) if text)
-    return replace(found, state=health.state, seen=said, last_activity=last_activity)
+    seen = health.evidence or health.what
+    return replace(found, state=health.state, seen=seen, last_activity=last_activity)
 
 
 def probe(row: AgentRow, looks: Looks, observer: Observer | None = None) -> Probed:

@@ -50,7 +50,7 @@ from circus_failover.server_watches import ServerWatches
 from circus_failover.state_dir import StateDir, StateDirError
 from circus_failover.store import Store, StoreError
 from circus_failover.waking import Waking
-from circus_failover.words import Cause, Liveness, Phase, WakeMode
+from circus_failover.words import Cause, Liveness, Phase, State, WakeMode
 from circus_failover.workforce import Workforce
 
 TICK_SECS = 1.0
@@ -450,7 +450,7 @@ class Supervisor(Recording):
             try:
                 if full or agent.identity in self._unstored_ends:
                     self.check(agent)
-                if full and agent.said_state not in (None, agent.state()):
+                if agent.said_state not in (None, State.UNKNOWN, agent.state()):
                     # Nobody looks at it any more, and what was seen is too old by now.
                     self.publish(agent)
                 self._reconcile(agent, full)

@@ -35,6 +35,7 @@ from circus_failover import (
     waking,
     words,
 )
+from circus_failover.agents import RUNTIMES, claude_home, codex_home, runtime
 from circus_failover.canary import arming, document, exit_status, exits_log, watched
 from circus_failover.canary.death import Death
 from circus_failover.canary.scene import Scene
@@ -103,7 +104,9 @@ def default_of(option: str) -> str:
     value = getattr(parsed, option)
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    return "none" if value is None else str(value) if isinstance(value, int) else f"`{value}`"
+    if value is None or value in ((), {}):
+        return "none"
+    return str(value) if isinstance(value, int) else f"`{value}`"
 
 
 def test_every_option_of_an_agent_is_documented_with_its_default() -> None:
@@ -232,7 +235,7 @@ def test_every_option_of_a_verb_of_ours_is_documented() -> None:
     for row in rows:
         command = get_commands()[names(row[0])[0]]
         told = set(re.findall(r"`[^`]*?(--[a-z-]+)", row[2]))
-        if command.name in ("wake", "park", "tasks", "history"):
+        if command.name in ("wake", "park", "tasks", "history", "init", "adopt", "hooks", "doctor"):
             assert told == {f"--{option[1]}" for option in command.options}, command.name
 
 
@@ -284,6 +287,8 @@ def test_verbs_that_open_a_command_line_exist() -> None:
 @pytest.mark.parametrize(
     ("heading", "enum"),
     [
+        (("source", "who says so, the most trusted first"), words.Source),
+        (("fault", "what its last turn failed at"), words.FaultKind),
         (("phase", "meaning"), words.Phase),
         (("state", "meaning"), words.State),
         (("cause", "of what"), words.Cause),
@@ -296,6 +301,13 @@ def test_verbs_that_open_a_command_line_exist() -> None:
 )
 def test_every_word_is_documented_in_order(heading: tuple[str, str], enum: type[words.Word]) -> None:
     assert first_names(table(page("records.md"), *heading)) == [str(word) for word in enum]
+
+
+@pytest.mark.parametrize(
+    ("word", "enum"), [("credentials", words.Credentials), ("boot stage", words.BootStage)]
+)
+def test_every_word_about_clients_is_documented_in_order(word: str, enum: type[words.Word]) -> None:
+    assert first_names(table(page("clients.md"), word, "meaning")) == [str(each) for each in enum]
 
 
 @cache
@@ -340,6 +352,8 @@ def keys_of(node: ast.expr, path: Path) -> set[str]:
         for key, value in zip(node.keys, node.values, strict=True):
             found |= keys_of(value, path) if key is None else {str(ast.literal_eval(key))}
         return found
+    if isinstance(node, ast.IfExp):
+        return keys_of(node.body, path) | keys_of(node.orelse, path)
     assert isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute), (
         f"spell out {ast.unparse(node)}"
     )
@@ -662,10 +676,101 @@ def test_what_deaths_and_canaries_print_is_what_the_page_shows() -> None:
     assert heading in shown and columns in shown
 
 
+# -- Claude Code and Codex ------------------------------------------------------------------------
+
+
+def test_every_dialog_is_documented_with_its_answers() -> None:
+    rows = table(page("clients.md"), "runtime", "dialog", "it asks", "answers", "else")
+    documented = [
+        (*names(row[0]), *names(row[1]), row[2], names(row[3]) or row[3], row[4].strip("-")) for row in rows
+    ]
+    assert documented == [
+        (
+            name,
+            dialog.name,
+            dialog.asks,
+            [f"{dialog.name}={answer}" for answer in dialog.answers] or "a person has to",
+            dialog.otherwise,
+        )
+        for name, known in RUNTIMES.items()
+        for dialog in known.dialogs
+    ]
+
+
+def test_every_argument_that_is_the_supervisors_is_documented_with_the_reason() -> None:
+    rows = table(page("clients.md"), "runtime", "argument", "why not")
+    documented = {(names(row[0])[0], argument): row[2] for row in rows for argument in names(row[1])}
+    assert documented == {
+        (name, argument): reason
+        for name, known in RUNTIMES.items()
+        for argument, reason in known.owned_arguments.items()
+    }
+
+
+def test_every_hook_that_is_installed_is_documented() -> None:
+    from circus_failover import client_hooks
+
+    rows = table(page("clients.md"), "runtime", "file", "hooks")
+    assert {names(row[0])[0]: (names(row[1])[0], tuple(names(row[2]))) for row in rows} == {
+        name: (client_hooks.FILES[name], hooks) for name, hooks in client_hooks.HOOKS.items()
+    }
+
+
+def test_every_problem_of_an_account_home_is_documented() -> None:
+    constants = {"BYPASS": claude_home.BYPASS, "CONFIG": codex_home.CONFIG}
+    written = {".claude.json", "settings.json"}
+    for path in (ROOT / "circus_failover" / "agents").glob("*_home.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "HomeProblem":
+                key = node.args[0]
+                if isinstance(key, ast.JoinedStr):
+                    assert ast.unparse(key) == "f'link {name}'", ast.unparse(key)
+                    written.add("link NAME")
+                elif isinstance(key, ast.Name):
+                    written.add(constants[key.id])
+                elif isinstance(key, ast.Constant):
+                    written.add(str(key.value))
+                else:
+                    assert ast.unparse(key) == "path.name", ast.unparse(key)
+    documented = set(first_names(table(page("clients.md"), "problem", "runtime", "what is wrong")))
+    assert documented == written | {"env_file PATH"}
+
+
+def test_the_clients_that_are_told_of_are_those_that_are_tested() -> None:
+    pinned = json.loads((ROOT / "tests" / "clients" / "pinned" / "package.json").read_text())["dependencies"]
+    claude, codex = pinned["@anthropic-ai/claude-code"], pinned["@openai/codex"]
+    assert f"against, Claude Code {claude} and Codex {codex}." in " ".join(page("clients.md").split())
+
+
+def test_the_figures_about_clients_are_those_of_the_code() -> None:
+    from circus_failover import agent_health, asked_client, boot_dialogs, doctor_accounts, env_file, observing
+    from circus_failover.agents import claude_look, codex
+
+    text = " ".join(page("clients.md").split())
+    assert f"is pressed again after {boot_dialogs.LOST_SECS:g} s" in text
+    assert f"comes back after {boot_dialogs.ANSWERS_MAX} answers" in text
+    assert f"for at most {asked_client.ANSWER_SECS:g} s" in text
+    assert f"`cleanupPeriodDays` ({doctor_accounts.RETENTION_DAYS})" in text
+    assert f"looks at each agent every {plugins.AgentStates.default_interval:g} s" in text
+    assert f"looked at after {claude_look.QUIET_SECS:g} s of silence" in text
+    assert f"after {codex.SETTLED_SECS:g} s the screen is believed" in text
+    never = f"{agent_health.MISSED_LOOKS} intervals of AgentStates and {agent_health.SLACK_SECS:g} s"
+    assert never in page("records.md")
+    assert f"after {agent_health.MISSED_LOOKS} of its intervals and" in page("failures.md")
+    assert f"it is asked again after {observing.SILENT_SECS:g} s" in page("failures.md")
+    assert f"at most {env_file.MAX_BYTES // 1024} KiB" in page("settings.md")
+
+
 # -- for contributors -----------------------------------------------------------------------------
 
 
 POLICIES = sorted(path.stem for path in (ROOT / "circus_failover" / "policy").glob("[a-z]*.py"))
+TOLD_IN = {
+    "bringup": "contributing.md",
+    "server_exit": "canary.md",
+    **dict.fromkeys(("health", "usage_limits", "reset_times"), "clients.md"),
+}
+"""Which page has a policy's table, where that is not lifecycle.md."""
 
 
 def tables_of(policy: str) -> list[str]:
@@ -676,13 +781,14 @@ def tables_of(policy: str) -> list[str]:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_tables_in_the_docs_are_those_of_the_policies(policy: str) -> None:
-    text = page({"bringup": "contributing.md", "server_exit": "canary.md"}.get(policy, "lifecycle.md"))
+    text = page(TOLD_IN.get(policy, "lifecycle.md"))
     for written in tables_of(policy):
         assert written in text, "the first row is " + written.splitlines()[0]
 
 
 def test_every_policy_that_decides_about_agents_has_its_table_at_its_head() -> None:
-    assert [policy for policy in POLICIES if not tables_of(policy)] == ["gate"]
+    # Which lines are a client's own words is told in words there.
+    assert [policy for policy in POLICIES if not tables_of(policy)] == ["client_text", "gate"]
 
 
 def test_the_figures_beside_the_tables_are_those_of_the_policies() -> None:
@@ -746,6 +852,50 @@ def test_every_plugin_and_every_policy_is_in_the_layout() -> None:
     ):
         written = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
         assert set(first_names(table(page("contributing.md"), *heading))) == written
+
+
+@pytest.mark.parametrize("folder", ["agents", "init"])
+def test_every_file_of_runtimes_and_of_init_is_in_the_layout(folder: str) -> None:
+    written = {path.name for path in (ROOT / "circus_failover" / folder).glob("*.py")} - {"__init__.py"}
+    assert set(first_names(table(page("contributing.md"), f"{folder} file", "role"))) == written
+
+
+def test_every_member_of_a_runtime_is_in_how_to_add_one() -> None:
+    asked = {name for name in vars(runtime.Runtime) if not name.startswith("_")}
+    asked |= {name for name in runtime.Runtime.__annotations__ if not name.startswith("_")}
+    rows = table(page("contributing.md"), "member", "what it says", "what `command` says")
+    assert sorted(first_names(rows)) == sorted(asked)
+
+
+def test_what_a_new_runtime_is_entered_in_is_there() -> None:
+    from circus_failover import agents, asked_client, client_events, client_hooks
+    from circus_failover.init import clients, contents, survey
+
+    _, _, section = page("contributing.md").partition("\n## How to add a runtime\n")
+    section, _, _ = section.partition("\n## ")
+    places: dict[str, Any] = {
+        "agents.RUNTIMES": agents.RUNTIMES,
+        "settings.RUNTIMES": settings.RUNTIMES,
+        "settings.DEFAULT_LINKS": settings.DEFAULT_LINKS,
+        "DEFAULT_NEVER": settings.DEFAULT_NEVER,
+        "init.clients.VARIABLES": clients.VARIABLES,
+        "DEFAULT_HOMES": clients.DEFAULT_HOMES,
+        "init.survey._MARKS": survey._MARKS,
+        "client_hooks.HOOKS": client_hooks.HOOKS,
+        "FILES": client_hooks.FILES,
+    }
+    for place, known in places.items():
+        assert f"`{place}`" in section and {"claude", "codex"} <= set(known), place
+    assert "`init.contents.MERGE_DEPTH`" in section and contents.MERGE_DEPTH
+    assert "`asked_client.login`" in section and asked_client.login
+    assert {hook for hooks in client_hooks.HOOKS.values() for hook in hooks} == set(client_events.FIELDS)
+
+
+def test_every_file_of_the_tests_with_the_real_clients_is_in_their_readme() -> None:
+    folder = ROOT / "tests" / "clients"
+    rows = table((folder / "README.md").read_text(encoding="utf-8"), "file", "what it does")
+    written = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+    assert set(first_names(rows)) - {"pinned/"} == written
 
 
 def test_every_file_of_the_canary_is_in_the_layout() -> None:

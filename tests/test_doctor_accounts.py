@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,10 @@ from circus_failover import (
     shared_state,
 )
 from circus_failover.agents import RUNTIMES
+from circus_failover.agents.runtime import HomeReport
 from circus_failover.doctor_checks import Check
 from circus_failover.fleet_file import ENROL
+from circus_failover.words import Credentials
 from tests.picky_runtime import PickyRuntime
 
 LOGGED_IN = """echo '{"loggedIn": true, "authMethod": "api_key", "apiKey": "Marker", "email": "Marker"}'"""
@@ -128,12 +131,33 @@ def test_problems_of_a_home_fail_and_those_of_some_agents_name_them(place: Place
     checks = place.shortly()
     assert [line.split(", expected")[0] for line in lines(checks)] == [
         "fail account main: login: found no login file",
-        "warn account main: habit: found a bad one",
         f"fail account main: trust: found {place.folder} not trusted",
+        "warn account main: habit: found a bad one",
     ]
-    assert ["(of bob, eve)" in check.finding for check in checks] == [False, False, True]
-    assert checks[2].remedy == "trust it"
+    assert not any("(of " in check.finding for check in checks)
+    assert checks[1].remedy == "trust it"
     assert not [line for line in lines(place.closely()) if "logged in by" in line]
+    other = place.folder / "other"
+    other.mkdir()
+    place.agents["eve"] = place.agents["eve"].replace(f"= {place.folder}", f"= {other}")
+    named = [check.finding.rpartition(" ")[2] for check in place.shortly() if "trust:" in check.finding]
+    assert named == ["bob)", "eve)"]
+
+
+def test_a_login_that_only_the_sections_of_its_agents_give_is_enough(
+    place: Place, runtime: PickyRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place.home() / "login").rename(place.home() / "no-login")
+    look = runtime.check_home
+
+    def keyed(*arguments: Any) -> HomeReport:
+        found = look(*arguments)
+        return HomeReport(Credentials.PRESENT, "key", ()) if "KEY" in arguments[2] else found
+
+    monkeypatch.setattr(runtime, "check_home", keyed)
+    place.agent("bob")
+    place.agents["bob"] += "\n[env:bob]\nKEY = k"
+    assert lines(place.shortly()) == [f"ok account main: {place.home()}: logged in by key"]
 
 
 def test_an_env_file_is_told_by_number_and_mode_or_by_what_is_wrong_and_never_by_a_value(

@@ -66,7 +66,7 @@ def test_what_is_commented_out_is_right_too(home: Path) -> None:
         shared_state.create(found)
     report = validate(ini)
     assert report.ok, report
-    assert sorted(report.accepted) == sorted([*AGENTS, "night-shift", "by-hand"])
+    assert sorted(report.accepted) == sorted([*AGENTS, "night-shift", "coder", "by-hand"])
 
 
 def test_the_agents_differ_in_their_options(home: Path) -> None:

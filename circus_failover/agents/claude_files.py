@@ -50,7 +50,7 @@ def is_default(home: Path, variables: Mapping[str, str]) -> bool:
 def config_file(home: Path, variables: Mapping[str, str]) -> Path:
     """Return the file with what was agreed to: trust, keys, onboarding.
 
-    It is in the home when CLAUDE_CONFIG_DIR names that, even where it names `~/.claude`; else `~/.claude.json`.
+    It is in the home when CLAUDE_CONFIG_DIR names that, even as `~/.claude`; else it is `~/.claude.json`.
     """
     if variables.get(HOME_VARIABLE) or not is_default(home, variables):
         return home / ".claude.json"
@@ -126,6 +126,8 @@ class Status:
     waiting_for: str
     at: float | None
     """Epoch seconds since when it is so."""
+    begun: float | None
+    """Epoch seconds at which its session began."""
 
 
 def status(home: Path, process: ProcessId) -> Status | None:
@@ -139,6 +141,7 @@ def status(home: Path, process: ProcessId) -> Status | None:
         text(record.get("status")),
         text(record.get("waitingFor")),
         past(seconds(record.get("statusUpdatedAt"), 0.001)),
+        past(seconds(record.get("startedAt"), 0.001)),
     )
 
 

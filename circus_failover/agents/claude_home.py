@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from circus_failover.agents.claude_files import HOME_VARIABLE, config_file, load, mapping, sequence, text
 from circus_failover.agents.runtime import HomeProblem, HomeReport
@@ -132,8 +132,12 @@ class _Look:
         yield from self._dangling()
         yield from self._broken()
         if credentials is Credentials.ABSENT:
-            remedy = f"{self.by_hand} by hand and log in with /login, or put a key into the account's env_file"
-            yield HomeProblem("login", how, f"a login in {self.home}, or a key or token in env_file", remedy)
+            yield HomeProblem(
+                "login",
+                how,
+                f"a login in {self.home}, or a key or token in env_file",
+                f"{self.by_hand} by hand and log in with /login, or put a key into the account's env_file",
+            )
         if not self.config_wrong:
             yield from self._onboarding()
             yield from self._key()
@@ -162,8 +166,7 @@ class _Look:
                     path.name,
                     f"{path}: {wrong}",
                     "an object of JSON",
-                    f"correct it; the client asks what to do about it at its start, and {path.name} says nothing"
-                    " till then",
+                    "correct it: the client asks what to do about it at its start",
                     refuses=False,
                 )
 
@@ -183,7 +186,7 @@ class _Look:
             yield HomeProblem(
                 "api-key",
                 f"{API_KEY} is set, and {self.config_path} has no answer about it",
-                "its last 20 characters in customApiKeyResponses.approved: the client asks whether it may use it",
+                "its last 20 characters in customApiKeyResponses.approved: the client asks about a new key",
                 f"set failover.dialogs = api-key=accept, or {self.by_hand} once by hand with that key",
                 refuses=not any(self.variables.get(name, "").lower() not in _FALSE for name in PROVIDERS),
             )
@@ -193,7 +196,8 @@ class _Look:
             return
         projects = mapping(self.config.get("projects"))
         trusting = trusted_by(self.agent.working_dir)
-        if not any(mapping(projects.get(folder)).get("hasTrustDialogAccepted") is True for folder in trusting):
+        known = (mapping(projects.get(folder)) for folder in trusting)
+        if not any(project.get("hasTrustDialogAccepted") is True for project in known):
             yield HomeProblem(
                 "trust",
                 f"{self.config_path} does not say that {trusting[0]} is trusted",
@@ -238,7 +242,9 @@ def check(
 
 def bypasses(words: Sequence[str]) -> bool:
     """Say whether a command line lets the client work without asking for permissions."""
-    modes = [after for word, after in zip(words, (*words[1:], "")) if word == "--permission-mode"]
+    modes = [
+        after for word, after in zip(words, (*words[1:], ""), strict=True) if word == "--permission-mode"
+    ]
     return (
         BYPASS in words
         or "--allow-dangerously-skip-permissions" in words

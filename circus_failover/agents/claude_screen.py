@@ -43,13 +43,25 @@ DIALOGS = (
         {"full": ("Down", "Enter"), "summary": ("Down", "Enter")},
         "attach to the agent and answer it",
     ),
+    Dialog(
+        "mcp-server",
+        "whether the servers in the project's .mcp.json are used",
+        {"accept": ("Up", "Enter"), "reject": ("Down", "Enter")},
+        "set enableAllProjectMcpServers or enabledMcpjsonServers in settings.json",
+    ),
+    Dialog(
+        "external-includes",
+        "whether the project's CLAUDE.md may bring in files from outside of it",
+        {"accept": ("Down", "Enter"), "reject": ("Up", "Enter")},
+        f"{_BY_HAND} in that directory and answer it",
+    ),
     Dialog("login", "for a login", {}, f"{_BY_HAND} and log in with /login"),
     Dialog("onboarding", "what it asks at its first start", {}, f"{_BY_HAND} and answer all it asks"),
     Dialog("update", "whether it is updated", {}, "run `claude update`, and start the agent again"),
     Dialog("settings", "what to do about settings that it cannot read", {}, "correct the file that it names"),
 )
-"""What it may ask at its start. Of these only trust, api-key, bypass and settings were seen, and login by
-/login; the words of the others are those in the program."""
+"""What it may ask at its start. Not seen, but in the program's words only: resume-summary, onboarding and update;
+login was seen after /login."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +81,17 @@ def _menu(name: str, words: str, **options: str) -> _Menu:
 
 _MENUS = (
     _menu("bypass", r"Bypass Permissions mode.*you accept all responsibility", accept="Yes", decline="No"),
-    _menu("trust", r"Quick safety check|Do you trust the (?:files in )?this folder", accept="Yes", decline="No"),
+    _menu("trust", r"Quick safety check|Do you trust the files", accept="Yes", decline="No"),
     _menu("api-key", r"Detected a custom API key in your environment", accept="Yes", reject="No"),
     _menu("resume-summary", r"\bResume from summary\b", full="Resume", summary="Resume from summary"),
+    _menu(
+        "mcp-server",
+        r"new MCP servers? found in this project",
+        accept="Use this MCP server",
+        always="Use this and all",
+        reject="Continue without",
+    ),
+    _menu("external-includes", r"Allow external CLAUDE\.md file imports", accept="Yes", reject="No"),
     _menu("login", r"Select login method|Login expired"),
     _menu("onboarding", r"Choose the text style that looks best|Let's get started\.|^ ?Security notes"),
     _menu("settings", r"Settings Error|Configuration error.*(?:isn't valid JSON|corrupted|cannot be read)"),
@@ -105,8 +125,9 @@ _TOOLS = {
 _RULE = re.compile(r"^\s*[─━▔╌]{10,}")
 _BOX = re.compile(r"^\s*❯(?:\u00a0|$)")
 _CURSOR = re.compile(r"^\s*❯ (?:\d+\. )?(\S.*)$")
-_OPTION = re.compile(r"^\s*(?:❯ )?(?:\d+\. )?(\S.*)$")
-_FOOTER = re.compile(r"\b(?:Enter to (?:confirm|continue|select|save|submit)|Esc to (?:cancel|exit|go back))\b")
+_FOOTER = re.compile(
+    r"\b(?:Enter to (?:confirm|continue|select|save|submit)|Esc to (?:cancel|exit|go|reject))\b"
+)
 _SPINNER = re.compile(r"^\s*[^\w\s❯●⎿│|>#\"'`(\[{-]\s\S")
 _BUSY = re.compile(r"\besc to interrupt\b", re.IGNORECASE)
 _WAITS = re.compile(r"\bWaiting for \d+ .*\bto finish\b")
@@ -141,7 +162,8 @@ def read(rows: Sequence[str]) -> Shown:
     cursor = _cursor(rows)
     if cursor is not None:
         return _opened(rows, cursor)
-    return Shown(failed=_failure(rows), working=any(_SPINNER.match(row) and _BUSY.search(row) for row in rows))
+    working = any(_SPINNER.match(row) and _BUSY.search(row) for row in rows)
+    return Shown(failed=_failure(rows), working=working)
 
 
 def _box(rows: Sequence[str]) -> int | None:
@@ -176,15 +198,19 @@ def _opened(rows: Sequence[str], cursor: int) -> Shown:
     while top > 0 and not re.match(r"^\s*[─━▔]{10,}", rows[top - 1]):
         top -= 1
     said = [" ".join(row.split()) for row in rows[top:]]
-    whole = " ".join(row for row in said if row and not _RULE.match(row))
-    above = " ".join(" ".join(row.split()) for row in rows[top:cursor] if row.strip() and not _RULE.match(row))
+    whole = _joined(said)
+    above = _joined(said[: cursor - top])[:200]
     option = _CURSOR.match(rows[cursor])
     assert option is not None
     menu = next((each for each in _MENUS if each.words.search(whole)), None)
     if menu is None:
         tool = next((name for row in said for words, name in _TOOLS.items() if row.startswith(words)), "")
-        return Shown(menu=True, tool=tool, text=above[:200])
-    return Shown(menu=True, dialog=menu.name, chosen=_chosen(menu, option[1]), text=above[:200])
+        return Shown(menu=True, tool=tool, text=above)
+    return Shown(menu=True, dialog=menu.name, chosen=_chosen(menu, option[1]), text=above)
+
+
+def _joined(said: Sequence[str]) -> str:
+    return " ".join(row for row in said if row and not _RULE.match(row))
 
 
 def _chosen(menu: _Menu, option: str) -> str | None:

@@ -38,7 +38,12 @@ _KINDS = {
     "overloaded": FaultKind.OVERLOAD,
 }
 """The client's `error` where that alone says what it is."""
-_STATUSES = {401: FaultKind.CREDENTIALS, 402: FaultKind.CREDIT, 403: FaultKind.CREDENTIALS, 529: FaultKind.OVERLOAD}
+_STATUSES = {
+    401: FaultKind.CREDENTIALS,
+    402: FaultKind.CREDIT,
+    403: FaultKind.CREDENTIALS,
+    529: FaultKind.OVERLOAD,
+}
 _NETWORK = ("connection_", "network_", "timeout")
 _ENDED = ("end_turn", "stop_sequence", "max_tokens", "refusal")
 _NO_PROMPT = ("<command-", "<local-command", "<bash-stdout", "<bash-stderr")
@@ -112,7 +117,7 @@ def fault(record: Mapping[str, Any], at: float | None) -> Fault:
 
     Args:
         record: the record.
-        at: epoch seconds at which it was made; None: unknown, and then a time of day in its text says nothing.
+        at: epoch seconds at which it was made; None: unknown, and then a time of day says nothing.
     """
     words = message_text(record)
     said = usage_limits.read(words, at if at is not None else 0.0)

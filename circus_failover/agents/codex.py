@@ -13,10 +13,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from circus_failover import process_table
 from circus_failover.agents import codex_home, codex_processes, codex_rollout, codex_screen
 from circus_failover.agents.codex_processes import Held
 from circus_failover.agents.codex_rollout import Turn
@@ -31,10 +32,25 @@ if TYPE_CHECKING:
 
 SETTLED_SECS = 5.0
 """So long a screen may be behind the transcript, or before it; a contradiction that lasts is believed."""
+RESCAN_SECS = 10.0
+"""So long what a client has open is believed, while it has as many files open as before."""
 PLACES_MAX = 1024
 _NO_DAEMON = "--no-daemon"
 _RESUMED_BY = "the supervisor chooses the conversation, by its id"
 _NO_SCREEN = "it has no screen that could be watched"
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What was found out about one client, which is dear to find out: it has dozens of files and threads."""
+
+    held: Held
+    opened: int
+    """How many files it had open then."""
+    at: float
+    turn_at: float | None = None
+    """The end of the turn after which its tools were looked for: none begins between turns."""
+    tools: tuple[ProcessId, ...] = ()
 
 
 class CodexRuntime:
@@ -75,7 +91,18 @@ class CodexRuntime:
     )
     valued_arguments: frozenset[str] = frozenset(
         (
-            *("-a", "--ask-for-approval", "-c", "--config", "-m", "--model", "-p", "--profile", "-s", "--sandbox"),
+            *(
+                "-a",
+                "--ask-for-approval",
+                "-c",
+                "--config",
+                "-m",
+                "--model",
+                "-p",
+                "--profile",
+                "-s",
+                "--sandbox",
+            ),
             *("--add-dir", "--disable", "--enable", "--local-provider", "--remote-auth-token-env"),
         )
     )
@@ -100,7 +127,7 @@ class CodexRuntime:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._clients: dict[ProcessId, ProcessId] = {}
+        self._known: dict[ProcessId, _Known] = {}
 
     # -- how it is started -------------------------------------------------------------------------------
 
@@ -234,27 +261,50 @@ class CodexRuntime:
         if seen.state is State.WORKING and now - turn.at > SETTLED_SECS:
             # A turn may have begun in a way that is not known here.
             return _on_screen(seen)
-        if codex_processes.runs_a_tool(held.process):
+        if self._runs_a_tool(place, held, turn):
             return [Sign(Source.TRANSCRIPT, turn.at, State.WORKING, "background terminal")]
         if any(_sub_agent_works(path, place.launched_at) for path in held.rollouts.values()):
             return [Sign(Source.TRANSCRIPT, turn.at, State.WORKING, "sub-agent")]
         return [Sign(Source.TRANSCRIPT, turn.at, State.IDLE)]
 
-    def _held(self, place: Place) -> Held:
-        """Return what the client has open; which process that is, is remembered once it is known."""
-        with self._lock:
-            known = self._clients.get(place.process)
+    def _runs_a_tool(self, place: Place, held: Held, turn: Turn) -> bool:
+        known = self._of(place)
+        if known is not None and known.turn_at == turn.at:
+            return any(map(process_table.may_run, known.tools))
+        found = codex_processes.tools(held.process)
         if known is not None:
-            found = codex_processes.held(known)
-            if found.locks or found.rollouts:
-                return found
-        found = codex_processes.client(place.process)
+            self._remember(place, replace(known, turn_at=turn.at, tools=found))
+        return bool(found)
+
+    def _held(self, place: Place) -> Held:
+        """Return what the client has open, as remembered while nothing speaks against that."""
+        known, now = self._of(place), self._clock()
+        if known is not None and 0 <= now - known.at < RESCAN_SECS:
+            opened = codex_processes.open_count(known.held.process)
+            if opened == known.opened and (opened or known.held.rollouts):
+                return known.held
+        process = known.held.process if known is not None else place.process
+        opened = codex_processes.open_count(process)
+        found = codex_processes.held(process)
+        if not (found.locks or found.rollouts):
+            found = codex_processes.client(place.process)
+            opened = codex_processes.open_count(found.process)
         if found.locks or found.rollouts:
-            with self._lock:
-                self._clients[place.process] = found.process
-                while len(self._clients) > PLACES_MAX:
-                    self._clients.pop(next(iter(self._clients)))
+            before = (
+                known if known is not None and known.held.process == found.process else _Known(found, 0, 0)
+            )
+            self._remember(place, replace(before, held=found, opened=opened, at=now))
         return found
+
+    def _of(self, place: Place) -> _Known | None:
+        with self._lock:
+            return self._known.get(place.process)
+
+    def _remember(self, place: Place, known: _Known) -> None:
+        with self._lock:
+            self._known[place.process] = known
+            while len(self._known) > PLACES_MAX:
+                self._known.pop(next(iter(self._known)))
 
 
 def _conversation(held: Held, recorded: str | None) -> str | None:

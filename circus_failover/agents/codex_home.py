@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from circus_failover.agent_settings import AgentSettings
 
 CONFIG = "config.toml"
+MANAGED = "/etc/codex"
+"""Settings of the host, which are not read here: where there are any, trust may be said there."""
 MAX_BYTES = 1024 * 1024
 DAEMON = "daemon_auto_start"
 _POLICIES = ("approval_policy", "sandbox_mode", "default_permissions")
@@ -246,15 +248,15 @@ def _trust(
     repository's root; of a worktree that is the main one's. Where the settings have policies of their own it
     does not ask (0.169.0).
     """
-    root = repository(agent.working_dir)
-    if root is None or any(settings.values.get(name) is not None for name in _POLICIES):
+    roots = repository(agent.working_dir)
+    if roots is None or any(settings.values.get(name) is not None for name in _POLICIES):
         return
     if any(word.partition("=")[0] in _POLICY_ARGUMENTS for word in arguments):
         return
     known = {os.path.realpath(path): said for path, said in settings.table("projects").items()}
-    folder = Path(os.path.realpath(agent.working_dir))
-    above = [path for path in (folder, *folder.parents) if path == root or root in path.parents]
-    for path in dict.fromkeys((*above, root)):
+    folder, (own, main) = Path(os.path.realpath(agent.working_dir)), roots
+    within = [path for path in (folder, *folder.parents) if path == own or own in path.parents]
+    for path in dict.fromkeys((*within, main)):
         said = known.get(str(path))
         level = said.get("trust_level") if isinstance(said, dict) else None
         if level == "untrusted" and "restricted" not in agent.dialogs:
@@ -269,27 +271,31 @@ def _trust(
     if "trust" not in agent.dialogs:
         yield HomeProblem(
             "trust",
-            f'projects."{root}".trust_level is not set',
+            f'projects."{main}".trust_level is not set',
             '"trusted": Codex asks whether it is',
             f"set failover.dialogs = trust=accept, or trust it in {home / CONFIG}",
+            refuses=not os.path.isdir(MANAGED),
         )
 
 
-def repository(directory: Path) -> Path | None:
-    """Return the root of a directory's git repository, of a worktree the main one's; None without one."""
+def repository(directory: Path) -> tuple[Path, Path] | None:
+    """Return the root of the git repository that a directory is in, and of the one it is a worktree of.
+
+    They are the same but for a worktree. None: it is in none.
+    """
     folder = Path(os.path.realpath(directory))
     for path in (folder, *folder.parents):
         mark = path / ".git"
         if mark.is_dir():
-            return path
+            return path, path
         if mark.is_file():
             try:
                 link = mark.read_text()[:4096].strip().removeprefix("gitdir:").strip()
             except (OSError, ValueError):
-                return path
+                return path, path
             # `gitdir: /main/.git/worktrees/NAME`, gitrepository-layout(5)
             target = Path(os.path.realpath(path / link))
             if target.parent.name == "worktrees" and target.parent.parent.name == ".git":
-                return target.parent.parent.parent
-            return path
+                return path, target.parent.parent.parent
+            return path, path
     return None

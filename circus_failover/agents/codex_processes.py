@@ -9,6 +9,7 @@ is asked for open files, which other users' processes and some systems do not gi
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -90,20 +91,14 @@ def _open_files_portable(pid: int) -> list[str]:
 
 def children(process: ProcessId) -> list[ProcessId]:
     """Return the running children of a process; none where that cannot be told."""
+    if not _lists_children():
+        return [stat.id for stat in process_table.table().values() if stat.parent == process.pid]
     pids: list[int] = []
-    try:
-        if LINUX:
-            # By thread (proc(5)), and Codex starts its tools from any of them.
-            for task in os.listdir(f"/proc/{process.pid}/task"):
-                with open(f"/proc/{process.pid}/task/{task}/children") as file:
-                    pids += map(int, file.read().split())
-        else:
-            import psutil
-
-            with contextlib.suppress(psutil.Error):
-                pids = [child.pid for child in psutil.Process(process.pid).children()]
-    except (OSError, ValueError):
-        return []
+    with contextlib.suppress(OSError):
+        # By thread (proc(5)), and Codex starts its tools from any of them.
+        for task in os.listdir(f"/proc/{process.pid}/task"):
+            with contextlib.suppress(OSError), open(f"/proc/{process.pid}/task/{task}/children") as file:
+                pids += map(int, file.read().split())
     found = []
     for pid in pids:
         with contextlib.suppress(ProbeFailed):
@@ -113,18 +108,32 @@ def children(process: ProcessId) -> list[ProcessId]:
     return found
 
 
-def runs_a_tool(process: ProcessId) -> bool:
-    """Say whether a command of the client's shell tool runs: also one that has outlived its turn.
+@functools.cache
+def _lists_children() -> bool:
+    """Say whether the kernel lists children (CONFIG_PROC_CHILDREN); else the whole table is read."""
+    return LINUX and os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+
+
+def tools(process: ProcessId) -> tuple[ProcessId, ...]:
+    """Return the running commands of a client's shell tool: also those that have outlived their turn.
 
     Linux only: elsewhere another process's environment cannot be read reliably, and nothing is seen.
     """
     if not LINUX:
-        return False
-    for child in children(process):
-        environment = process_table.environ(child.pid)
-        if environment is not None and any(entry.startswith(_CALL) for entry in environment):
-            return True
-    return False
+        return ()
+    return tuple(
+        child
+        for child in children(process)
+        if any(entry.startswith(_CALL) for entry in process_table.environ(child.pid) or ())
+    )
+
+
+def open_count(process: ProcessId) -> int:
+    """Return how many files a process has open; 0 where that cannot be told (Linux before 6.2)."""
+    try:
+        return os.stat(f"/proc/{process.pid}/fd").st_size
+    except OSError:
+        return 0
 
 
 # -- writers -----------------------------------------------------------------------------------------------

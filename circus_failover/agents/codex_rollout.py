@@ -213,7 +213,7 @@ def _read(path: Path, *stamp: int) -> Turn:
 def summed_up(records: Iterable[Mapping[str, Any]]) -> Turn:
     """Return what records say, the newest first."""
     turn, decided, behind = Turn(), False, False
-    replied: set[object] = set()
+    replied: set[str] = set()
     for record in records:
         kind, payload, at = _parts(record)
         if turn.newest_at is None and at is not None:
@@ -224,10 +224,10 @@ def summed_up(records: Iterable[Mapping[str, Any]]) -> Turn:
             elif kind in _ENDS:
                 # What stands behind an end, and is not known to, may be a turn in a newer format.
                 turn, decided = replace(turn, state=None if behind else State.IDLE, at=at, what=""), True
-            elif kind in _CALLS and not turn.what and payload.get("call_id") not in replied:
+            elif kind in _CALLS and not turn.what and _line(payload.get("call_id")) not in replied:
                 turn = replace(turn, what=_line(payload.get("name"))[:60])
             elif kind.endswith("_output"):
-                replied.add(payload.get("call_id"))
+                replied.add(_line(payload.get("call_id")))
             behind = behind or kind not in _BETWEEN
         if turn.fault is not None:
             if kind == "token_count":

@@ -70,7 +70,6 @@ DIALOGS = (
         {"keep": ("2",), "keep-always": ("3",)},
         "choose `Keep current model (never show again)` in this home once",
     ),
-    Dialog("open-elsewhere", "to close the conversation elsewhere", {}, "close it there; `r` goes on"),
     Dialog("command-center", "which conversation to open", {}, "press Esc, or start it again"),
 )
 

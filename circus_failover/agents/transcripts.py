@@ -74,12 +74,12 @@ def newest_time(path: Path, limit: int = LIMIT) -> float | None:
 
 
 def _last_lines(path: Path, limit: int) -> Iterator[bytes]:
-    """Yield the lines in the last `limit` bytes, the last one first; the first is left out where it is cut."""
+    """Yield the lines in the last `limit` bytes, the last one first, without one that is cut there."""
     try:
         with open(path, "rb") as file:
             position = file.seek(0, 2)
             stop = max(0, position - limit)
-            # In pieces, the last first: joining them anew with each block would cost the square of a long line.
+            # In pieces, the last first: joining them with each block would cost the square of a long line.
             pieces: list[bytes] = []
             while position > stop:
                 size = min(BLOCK, position - stop)

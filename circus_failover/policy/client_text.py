@@ -16,6 +16,7 @@ from circus_failover.words import Word
 
 _LINES = 400
 """How many of the last lines are looked at: more than any screen has."""
+_ROW_CHARS = 2000
 _PASSAGE_LINES = 12
 _PASSAGE_CHARS = 2000
 
@@ -35,6 +36,8 @@ _CURSORS = ("❯", "›")
 _CHOICE = re.compile(r"\d\. ")
 _RULE = re.compile(r"[ \u2500-\u259f]*$")
 _TOOL = re.compile(r"[A-Za-z_][\w -]{0,60}\(|Ran |Searched |Read ")
+_BULLET = "•"
+"""Codex's mark of an answer, and a separator."""
 _GOES_ON = re.compile(
     r"(?:limit )?resets?\b|continu|please run|retrying|attempt|api error|fix |add funds|progress", re.I
 )
@@ -65,6 +68,8 @@ class Passage:
     """A line that somebody begins to say something with, and those that go on with it."""
 
     speaker: Speaker
+    at: int
+    """Which line of the text it begins at."""
     lines: tuple[str, ...]
     works: bool = False
     """It says that the client is at work."""
@@ -104,18 +109,26 @@ def plain(text: str) -> str:
 def passages(text: str) -> Iterator[Passage]:
     """Give what the client may have said, from above to below.
 
+    A line at the edge may begin something or go on with it: it does both.
+
     Args:
         text: one message, or the rows of a screen, joined by newlines.
     """
-    lines = [_line(line) for line in _spaced(text).split("\n")[-_LINES:]]
+    rows = (row[:_ROW_CHARS] for row in text.split("\n")[-_LINES:])
+    lines = [_line(row) for row in _spaced("\n".join(rows)).split("\n")]
     for at, line in enumerate(lines):
         speaker = _speaker(lines, at)
         if speaker is not None:
             end = at + 1
             while end < min(len(lines), at + _PASSAGE_LINES) and _goes_on(lines[end]):
                 end += 1
-            said = tuple(each.text.translate(_PLAIN) for each in lines[at:end])
-            yield Passage(speaker, said, works=_WORKS.search(line.text) is not None)
+            said = (line.text, *(f"{each.mark} {each.text}".strip() for each in lines[at + 1 : end]))
+            yield Passage(
+                speaker,
+                at,
+                tuple(each.translate(_PLAIN) for each in said),
+                works=_WORKS.search(line.text) is not None,
+            )
 
 
 def _spaced(text: str) -> str:
@@ -136,7 +149,7 @@ def _speaker(lines: Sequence[_Line], at: int) -> Speaker | None:
     if not line.text:
         return None
     if line.mark and line.mark in _SPEECH:
-        return None if at and lines[at - 1].text and _GOES_ON.match(line.text) else Speaker.CLIENT_OR_MODEL
+        return None if at and lines[at - 1].text and _continues(line) else Speaker.CLIENT_OR_MODEL
     if line.mark == "⎿" and _is_output(lines, at):
         return None
     if line.mark in _CURSORS and _CHOICE.match(line.text):
@@ -155,6 +168,9 @@ def _is_output(lines: Sequence[_Line], at: int) -> bool:
 
 
 def _goes_on(line: _Line) -> bool:
-    if not line.text or (line.mark and line.mark in _NOTICE + _SPINNER + _ELSE):
-        return False
-    return not (line.mark and line.mark in _SPEECH) or _GOES_ON.match(line.text) is not None
+    return bool(line.text) and (not line.mark or line.mark in _FAINT or _continues(line))
+
+
+def _continues(line: _Line) -> bool:
+    """Say whether the mark of an answer is a separator at which a line was broken."""
+    return line.mark == _BULLET and _GOES_ON.match(line.text) is not None

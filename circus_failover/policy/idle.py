@@ -10,13 +10,13 @@ First match wins. What is not proven is not idle: only what says so in every lin
 | tasks wait for it | busy |
 | it has an assignment | busy |
 | its state is working, waiting, limited, stuck or wedged | busy |
+| its runtime tells what it does, and it was not seen to be idle | busy |
 | its last activity cannot be told | busy |
 | not idle for long enough | young |
 | no probe was made | probe |
 | the probe failed | busy |
 | a client is attached, or that cannot be told | busy |
 | a tool still runs below it, or that cannot be told | busy |
-| its runtime tells what it does, and it was not seen to be idle | busy |
 | otherwise | park |
 
 Long enough is strictly more than `idle_secs`; or 60 s, when its launch became ready more than `max_age_secs`
@@ -165,13 +165,16 @@ def _age(evidence: Evidence, floor: float | None, now: float) -> float | None:
 
 
 def _missing(evidence: Evidence) -> str:
-    """Return which proof is missing of those that cost nothing; empty when none is."""
+    """Return which proof is missing that does not depend on for how long it was idle; empty when none is."""
     if evidence.tasks_waiting:
         return f"tasks wait for it: {evidence.tasks_waiting}"
     if evidence.assignment:
         return "it has an assignment"
     if evidence.state in _NOT_IDLE:
         return f"its state is {evidence.state}"
+    probe = evidence.probe
+    if probe is not None and probe.state not in (None, State.IDLE):
+        return f"it was seen to be {probe.state}" + (f": {probe.seen}" if probe.seen else "")
     return ""
 
 
@@ -187,8 +190,6 @@ def _unproven(probe: Probe) -> str:
         return "whether a tool still runs cannot be told"
     if probe.tool_children:
         return f"running processes of tools: {probe.tool_children}"
-    if probe.state not in (None, State.IDLE):
-        return f"it was seen to be {probe.state}" + (f": {probe.seen}" if probe.seen else "")
     return ""
 
 

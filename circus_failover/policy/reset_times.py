@@ -42,12 +42,15 @@ _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _UNITS = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
 # Those that mean one thing; "CST" and the like mean several, and then the time is unknown.
 _ABBREVIATIONS = {"pst": -8, "pdt": -7, "mdt": -6, "est": -5, "edt": -4, "cet": 1, "cest": 2}
+_CHARS = 2000
+_CUES = 8
+"""How many places of a text are looked at: none has more than two or three."""
 _BREAKS = 4
 """How often a time may be broken over lines: a terminal that is narrower has no use."""
 
 _CUE = re.compile(
-    r"(?:\b(?:resets?|try again|continu(?:ing|es) automatically|regain access|available again|wait until)"
-    r"|reached ?(?=[|·]? ?\d{9})|limit(?=\|))"
+    r"(?:\b(?:resets?|try again|continu(?:ing|es) automatically|regain access|available again|wait until)\b"
+    r"|reached ?(?=[|·]? ?\d{9})|limit(?=\|)|\bresets_at\W{1,4}(?=\d{9}))"
     r"[ |·:]*(?:(?:at|on|in|after|by) )? ?",
     re.I,
 )
@@ -81,6 +84,7 @@ _PART = r"(\d{1,4}) ?(w(?:ee)?ks?|w|d(?:ays?)?|h(?:ours?|rs?)?|m(?:in(?:ute)?s?)
 _RELATIVE = re.compile(
     rf"(?:{_PART},? ?(?:and )?){{1,5}}(?! ?\d| ?(?:ours?|rs?|ays?|ins?|inutes?|ecs?|econds?)\b)", re.I
 )
+_DIGIT = re.compile(r"[ ,]*\d")
 _SOON = re.compile(r"(?:less than (?:a|1) minute|a (?:minute|moment))\b", re.I)
 
 
@@ -93,7 +97,7 @@ def reset_time(text: str, now: float, zone: tzinfo | None = None, span: float = 
         zone: of times that name none; None: the host's own.
         span: how many seconds the reset can be away at most; what is further was misread, and unknown.
     """
-    for line in _joined(plain(text)):
+    for line in _joined(plain(text[:_CHARS])):
         try:
             at = _read(line, now, zone)
         except (ValueError, OverflowError, OSError):
@@ -115,7 +119,7 @@ def _joined(text: str) -> Iterator[str]:
 
 
 def _read(line: str, now: float, zone: tzinfo | None) -> float | None:
-    for cue in _CUE.finditer(line):
+    for cue in itertools.islice(_CUE.finditer(line), _CUES):
         at = _time_at(line, cue.end(), now, zone)
         if at is not None:
             return at
@@ -151,7 +155,7 @@ def _time_at(line: str, start: int, now: float, zone: tzinfo | None, alone: bool
 def _moment(found: re.Match[str], now: float, zone: tzinfo | None) -> float | None:
     said = {name: value.lower() for name, value in found.groupdict().items() if value}
     named = said.get("month") or said.get("month2")
-    cut_short = not found["hour"] and re.match(r"[ ,]*\d", found.string[found.end() :])
+    cut_short = not found["hour"] and _DIGIT.match(found.string, found.end())
     if cut_short or not (found["hour"] or named):
         return None
     known, zone = _zone(found, zone)

@@ -12,7 +12,7 @@ First match wins. WHOSE is a window or a model; TIME a time, `...` is anything.
 | the client says | it is | retrying |
 |---|---|---|
 | Usage limit reset (or available) + | nothing, and ends what is above it | no |
-| Fast limit reached, Context limit reached | nothing: it goes on | no |
+| Fast limit reached (Context limit reached, Opus limit reached, now using ...) | nothing: it goes on | no |
 | ... · retrying in 3s, also retrying 1/5 + | as said | yes |
 | Reconnecting... 2/5 + | as said | yes |
 | API Error: ... + | as said | no |
@@ -106,7 +106,12 @@ _WORDINGS = (
     _wording(
         r"(?:your (?:claude\.ai)?)? usage limit (?:has)? (?:reset|available) (?!s)", None, "over", "spoken"
     ),
-    _wording(r"(?:fast|context) limit reached | you've hit your fast limit", None, "nothing"),
+    _wording(
+        r"(?:fast|context) limit reached | you've hit your fast limit"
+        rf" | (?:claude)? {_MODEL} limit reached , now using",
+        None,
+        "nothing",
+    ),
     _wording(r".{0,300}? [·;] retrying (?:in)? \d", None, "spoken", retrying=True),
     _wording(r"reconnecting (?: \.{1,3} | … ) \d+/\d+", None, "spoken", retrying=True),
     _wording(r"api error (?= [:(·] )", None, "spoken"),
@@ -218,8 +223,13 @@ def read(text: str, now: float, zone: tzinfo | None = None) -> Fault | None:
         zone: of times that name none; None: the host's own.
     """
     said: list[_Said] = []
+    end = 0
     for passage in passages(text):
+        if passage.at < end:
+            continue
         wording, found = _first(passage)
+        if wording is not None:
+            end = passage.at + len(passage.lines)
         if wording is None or found is None:
             if passage.speaker is Speaker.CLIENT_OR_MODEL and not passage.works:
                 said.clear()

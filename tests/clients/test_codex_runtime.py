@@ -1,4 +1,4 @@
-"""The `codex` runtime against the real Codex: from its start to its death, it is never taken for another thing."""
+"""The `codex` runtime with the real Codex: what that does is seen as what it is, from start to death."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from circus_failover import agent_settings, process_table, tmux
 from circus_failover.agent_settings import AgentSettings
 from circus_failover.agents.codex import CodexRuntime
 from circus_failover.agents.runtime import Boot, Place, Screen
+from circus_failover.policy.health import Fault as Shown
 from circus_failover.policy.health import Health, decide
 from circus_failover.settings import Account, Settings, Shared
 from circus_failover.words import BootStage, Credentials, FaultKind, State
@@ -45,13 +46,13 @@ class Launch:
     """One launch, looked at as the supervisor does."""
 
     def __init__(
-        self, start: Start, home: CodexHome, argv: Sequence[str], recorded: str | None = None, **where: Path
+        self, start: Start, home: CodexHome, argv: Sequence[str], directory: Path, recorded: str | None = None
     ) -> None:
         self.home = home
         self.recorded = recorded
         self.launched_at = time.time()
-        self.client: Client = start(home, *argv[1:], TZ="UTC", **where)
-        self.directory = where.get("directory") or Path(os.devnull)
+        self.client: Client = start(home, *argv[1:], directory=directory, TZ="UTC")
+        self.directory = directory
 
     @property
     def place(self) -> Place:
@@ -102,6 +103,10 @@ class Launch:
         except AssertionError as error:
             raise AssertionError(f"{error}: {last}\n{self.client.title()}\n{self.client.screen()}") from None
 
+    def retries(self) -> Shown | None:
+        fault = self.health().fault
+        return fault if fault is not None and fault.retrying else None
+
     def turns_ended(self) -> int:
         lines = [line for path in self.home.rollouts() for line in path.read_text().splitlines()]
         return sum('"type":"task_complete"' in line.replace(" ", "") for line in lines)
@@ -125,7 +130,7 @@ def test_every_fault_of_its_account_is_told_and_over_when_it_answers_again(
     start: Start, codex_home: MakeHome, mock: Mock, work: Path
 ) -> None:
     home = codex_home("a")
-    launch = Launch(start, home, codex.fresh(agent(home, work), str(uuid.uuid4())), directory=work)
+    launch = Launch(start, home, codex.fresh(agent(home, work), str(uuid.uuid4())), work)
     launch.boots(BootStage.READY)
     launch.becomes(State.IDLE)
     for number, (fault, (state, kind)) in enumerate(EXPECTED.items(), start=1):
@@ -134,7 +139,7 @@ def test_every_fault_of_its_account_is_told_and_over_when_it_answers_again(
         if fault is Fault.BROKEN:
             # It says nothing of this in its transcript before it gives up.
             wait_for("it works", lambda: launch.health().state is State.WORKING)
-            shown = wait_for("it says so", lambda: (f := launch.health().fault) and f.retrying and f)
+            shown = wait_for("it says so", launch.retries)
             assert shown.kind is kind
         wait_for(f"turn {number} has ended", lambda n=number: launch.turns_ended() >= n)  # type: ignore[misc]
         health = launch.becomes(state, kind)
@@ -164,7 +169,7 @@ def test_from_a_question_about_trust_to_a_death_in_the_middle_of_a_tool(
     (problem,) = codex.check_home(below, home.folder, home.variables, ("sessions",)).problems
     assert problem.key == "trust" and str(work.resolve()) in problem.found
     argv = codex.fresh(below, "no id of ours")
-    first = Launch(start, home, argv, directory=work / "below")
+    first = Launch(start, home, argv, work / "below")
     asked = first.boots(BootStage.DIALOG)
     assert (asked.dialog, asked.chosen, home.locked()) == ("trust", "accept", [])
     assert first.health().what == "dialog: trust"
@@ -177,7 +182,7 @@ def test_from_a_question_about_trust_to_a_death_in_the_middle_of_a_tool(
     assert codex.resume(below, str(ready.conversation), home.folder) is None, "there is no turn to go on with"
 
     # A second one in the same directory has a conversation of its own.
-    second = Launch(start, home, argv, directory=work / "below")
+    second = Launch(start, home, argv, work / "below")
     other = second.boots(BootStage.READY).conversation
     assert other != ready.conversation
     second.client.prompt("remember KIWI [[hold]]")
@@ -206,14 +211,14 @@ def test_from_a_question_about_trust_to_a_death_in_the_middle_of_a_tool(
     heir = codex_home("b", shared=True)
     resumed = codex.resume(agent(heir, work), str(ready.conversation), heir.folder)
     assert resumed is not None
-    early = Launch(start, heir, resumed, directory=work)
+    early = Launch(start, heir, resumed, work)
     assert "open in another app" in early.boots(BootStage.FAILED).evidence
     assert {one.process for one in codex.writers(homes, str(ready.conversation))} > {writer.process}
     early.client.end(signal.SIGKILL)
     first.client.end(signal.SIGKILL)
     wait_for("nobody has it open", lambda: codex.writers(homes, str(ready.conversation)) == ())
-    assert not any(map(process_table.alive, tree))
-    third = Launch(start, heir, resumed, str(ready.conversation), directory=work)
+    wait_for("its tool has ended", lambda: not any(map(process_table.alive, tree)))
+    third = Launch(start, heir, resumed, work, ready.conversation)
     assert third.boots(BootStage.READY).conversation == ready.conversation, "in another directory, unasked"
     third.becomes(State.IDLE)
     assert third.health().fault is None, "the turn that was killed is none of this launch"
@@ -230,7 +235,7 @@ def test_a_background_server_is_found_and_has_no_part_in_an_agent(
     assert codex.background(home.folder) is None
     start(home)
     daemon = wait_for("the server runs", lambda: codex.background(home.folder))
-    launch = Launch(start, home, codex.fresh(agent(home, work), ""), directory=work)
+    launch = Launch(start, home, codex.fresh(agent(home, work), ""), work)
     ready = launch.boots(BootStage.READY)
     (writer,) = codex.writers([home.folder], str(ready.conversation))
     assert writer.process in process_table.descendants(launch.client.process())

@@ -138,12 +138,12 @@ CLAUDE_FAULTS = [
 
 
 def test_each_fault_of_an_account_is_told_by_its_agents_state(
-    real: RealFleet, claude_home: Callable[..., ClaudeHome], work: Path
+    real: RealFleet, claude_home: Callable[..., ClaudeHome], work: Path, folder: Path
 ) -> None:
     fleet = real.fleet
-    homes = {fault: claude_home(fault.value) for fault, *_ in CLAUDE_FAULTS}
+    homes = {fault: claude_home(fault.value, shared=True) for fault, *_ in CLAUDE_FAULTS}
     for fault, home in homes.items():
-        real.account(home)
+        real.account(home, folder / "shared")
         real.agent(
             fault.value, home, work, f"{BYPASS} --model {'opus' if fault is Fault.LIMIT_OPUS else 'sonnet'}"
         )
@@ -237,6 +237,6 @@ def test_codex_is_resumed_after_a_park_and_after_a_kill_in_the_middle_of_a_tool(
     real.task("x", "and now?")
     real.await_heard(home.key, "remember x PAPAYA", "what did I say?", "and now?")
     real.mock.fail(Fault.LIMIT_5H, home.key)
-    fleet.type("y", "go on")
+    real.task("y", "go on")
     view = real.await_state("y", "limited", timeout=20)
     assert view["fault"]["kind"] == "usage-limit"

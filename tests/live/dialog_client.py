@@ -1,11 +1,11 @@
-"""A stand-in for the start of Claude Code: its dialogs, the keys it takes, its status file; and no more.
+"""A stand-in for Claude Code at its start: its dialogs, its keys, its status file and transcript; no more.
 
     python dialog_client.py [--session-id ID | --resume ID] [anything else]
 
 What it asks is in `$CLAUDE_CONFIG_DIR/asks.json`, a list of steps, each one of
 
-- `"trust"`, `"bypass"`, `"key"`: a dialog as Claude Code 2.1.329 draws it, its default answer being No;
-- `"update"`: one that nobody knows;
+- `"trust"`, `"bypass"`, `"api-key"`: a dialog as Claude Code 2.1.329 draws it, its default answer being No;
+- `"news"`: one that nobody knows;
 - `"gone:FILE"`: it goes on when that file is there;
 - `"deaf:DIALOG"`: the dialog is drawn, and what is pressed before `heard` is there is lost;
 - `"slow:DIALOG"`: nothing is read until `go` is there; what was pressed till then is taken by whatever asks.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import sys
@@ -62,15 +63,15 @@ KEY = f"""\
 
   Do you want to use this API key?
 """
-UPDATE = f"""\
+NEWS = f"""\
 {LINE}
   Something new wants to be agreed to
 """
 SCREENS = {
     "trust": (TRUST, ("No, exit", "Yes, I trust this folder"), 0),
     "bypass": (BYPASS, ("No, exit", "Yes, I accept"), 0),
-    "key": (KEY, ("Yes", "No (recommended)"), 1),
-    "update": (UPDATE, ("Leave", "Agree"), 0),
+    "api-key": (KEY, ("Yes", "No (recommended)"), 1),
+    "news": (NEWS, ("Leave", "Agree"), 0),
 }
 """Each dialog's text, its answers, and which of them the cursor is at."""
 
@@ -156,6 +157,16 @@ def say(status: str, conversation: str) -> None:
     temporary.replace(STATUS)
 
 
+def begin(conversation: str) -> None:
+    """Begin a transcript, as Claude Code does at the first prompt: what it holds can be resumed."""
+    project = HOME / "projects" / re.sub(r"[^a-zA-Z0-9]", "-", os.getcwd())
+    project.mkdir(parents=True, exist_ok=True)
+    now = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+    entry = {"type": "user", "timestamp": now, "sessionId": conversation, "isSidechain": False}
+    entry["message"] = {"role": "user", "content": "hello"}
+    (project / f"{conversation}.jsonl").write_text(json.dumps(entry) + "\n")
+
+
 def ended(number: int, frame: object) -> None:
     """End as Claude Code does on a signal."""
     STATUS.unlink(missing_ok=True)
@@ -173,8 +184,10 @@ def main() -> None:
     )
     for wanted in json.loads((HOME / "asks.json").read_text()):
         step(wanted)
-    sys.stdout.write("\033[H\033[2J" + "❯\u00a0\r\n" + "  ⏵⏵ bypass permissions on (shift+tab to cycle)\r\n")
+    box = f"{LINE}\r\n❯\u00a0\r\n{LINE}\r\n  ⏵⏵ bypass permissions on (shift+tab to cycle)\r\n"
+    sys.stdout.write(f"\033[H\033[2J{box}")
     sys.stdout.flush()
+    begin(conversation)
     say("idle", conversation)
     while os.read(0, 100):
         pass

@@ -10,6 +10,7 @@ from pathlib import Path
 from circus_failover import process_table
 from circus_failover.agents import RUNTIMES
 from circus_failover.canary import watched
+from tests.clients.accounts import make_claude_home
 from tests.live.fleet import Fleet, wait_for
 
 SECRET = "sk-Marker-0123456789"
@@ -118,6 +119,31 @@ def test_a_secret_is_with_its_agent_alone_while_it_is_up_after_failed_launches_a
     assert adopted["pid"] == view["pid"]
     assert f"env_file {path}:1: found a line that cannot be used" in adopted["reason"]
     assert SECRET not in told(fleet, "alpha", "lost")
+
+
+def test_a_home_in_which_a_client_could_not_work_refuses_and_mended_it_is_launched(fleet: Fleet) -> None:
+    made = make_claude_home(fleet.folder / "homes" / "main", "main", "http://127.0.0.1:9", [], auth="none")
+    made.link(fleet.folder / "shared", ["projects"])
+    fleet.settings["shared"] = {"root": "shared", "links": ["projects"]}
+    fleet.settings["accounts"] = [{"name": "main", "runtime": "claude", "home": str(made.folder)}]
+    options = {"failover__runtime": "claude", "failover__account": "main", "failover__command": "claude"}
+    fleet.agent("alpha", **options)
+    fleet.start()
+    refused = fleet.await_phase("alpha", "refused")
+    assert refused["cause"] == "account"
+    for part in (f"account main ({made.folder}): ", "login: found", "trust: found", str(fleet.work)):
+        assert part in refused["reason"]
+    assert fleet.call("start", name="alpha", waiting=True)["reason"].endswith(refused["reason"])
+
+    def would() -> str:
+        return str(fleet.call("explain", name="alpha")["start_would"]["action"])
+
+    assert would() == "refuse"
+    made.change(".claude.json", projects={str(fleet.work): {"hasTrustDialogAccepted": True}})
+    assert would() == "refuse"
+    spare = make_claude_home(fleet.folder / "spare", "spare", "http://127.0.0.1:9", [])
+    (spare.folder / ".credentials.json").rename(made.folder / ".credentials.json")
+    assert would() == "launch"
 
 
 def test_an_agent_s_environment_is_clean_whatever_circusd_was_started_from(fleet: Fleet) -> None:

@@ -56,13 +56,14 @@ def test_what_circusd_is_told_is_shown_logged_and_remembered_and_nonsense_is_ref
 
     stale = look_at(bravo, LIMITED, generation=0)
     with Events(fleet) as events:
-        assert say(fleet, good, stale, look_at(bravo, None))["again"] == ["bravo"]
+        answer = say(fleet, good, stale, look_at(bravo, None), interval=600)
+        assert answer["again"] == ["bravo"]
         events.await_one("watcher.alpha.agent", lambda message: message["state"] == "waiting")
     view = fleet.view("alpha")
     assert (view["state"], view["state_what"]) == ("waiting", "permission: Bash")
     assert view["conversation"] == "the-users-own" and fleet.view("bravo")["state"] == "unknown"
     assert fleet.launches("alpha")[0].conversation == "the-users-own"
-    say(fleet, look_at(bravo, LIMITED))
+    say(fleet, look_at(bravo, LIMITED), interval=600)
     reaper = {"names": ["alpha"], "parked_by": "idle-reaper", "generation": 1, "idle_since": time.time() + 60}
     refused = fleet.call("park", **reaper)
     assert refused["status"] == "error" and "it is waiting" in refused["reason"], refused
@@ -194,7 +195,7 @@ def test_an_agent_is_parked_only_when_its_client_says_that_it_is_idle(fleet: Fle
         os.utime(terminal, (1.0, 1.0))  # quiet for long, and nobody but the client knows better
     fleet.await_phase("idle", "parked")
     await_said(fleet, "busy", outcome="busy", evidence="it was seen to be working")
-    await_said(fleet, "asking", outcome="busy", evidence="it was seen to be waiting: permission")
+    await_said(fleet, "asking", outcome="busy", evidence="seen to be waiting: status-file")
     assert fleet.view("busy")["phase"] == fleet.view("asking")["phase"] == "up"
     clients.does("busy", "idle")
     fleet.await_phase("busy", "parked")

@@ -163,7 +163,8 @@ class Told(CommandRuntime):
     def boot(self, place: Place) -> Boot:
         self.places.append(place)
         if self.looks:
-            place.screen()
+            # As often as it likes: it is one screen.
+            assert place.screen() is place.screen()
         said = self.says.pop(0) if len(self.says) > 1 else self.says[0]
         if isinstance(said, Exception):
             raise said
@@ -192,7 +193,7 @@ def test_a_client_is_ready_when_its_runtime_says_so_and_the_report_says_what_pro
     watched: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     events = tmp_path / "events"
-    events.write_text('{"SessionStart": {"at": 5.0}}')
+    events.write_text('{"SessionStart": {"at": 5.0}, "Stop": null}')
     told = Told(WAIT, ValueError("a file that is half written"), READY)
     report = watched(told, home="/h", working_dir="/w", conversation="c", launched_at=4.0, events=str(events))
     assert (report["outcome"], report["evidence"]) == ("ready", "status-file: idle")
@@ -235,6 +236,14 @@ def test_a_dialog_that_shows_on_one_screen_alone_is_not_judged(
 ) -> None:
     told = Told(ASKS, WAIT, READY, looks=True)
     assert watched(told, dialogs={})["outcome"] == "ready"
+
+
+def test_a_dialog_without_a_setting_is_judged_on_the_second_screen(
+    watched: Callable[..., dict[str, Any]],
+) -> None:
+    report = watched(Told(WAIT, ASKS, looks=True), dialogs={})
+    assert (report["outcome"], report["answered"]) == ("hopeless", "")
+    assert report["reason"].endswith("(dialog trust): set failover.dialogs = trust=accept")
 
 
 def test_an_adapter_that_fails_is_shown_when_the_time_is_over(

@@ -252,6 +252,10 @@ def test_what_it_waits_for_and_since_when_is_told() -> None:
     assert decided(failed(TRANSCRIPT, LIMIT, 20), menu).what == "dialog: limit"
 
 
+def test_a_less_trusted_source_that_agrees_does_not_take_over() -> None:
+    assert decided(says(HOOK, IDLE, 20), says(TRANSCRIPT, IDLE, 10)).source is HOOK
+
+
 def test_a_limit_counts_from_the_fault_and_not_from_the_look() -> None:
     limited = decided(failed(TRANSCRIPT, LIMIT, 20), IDLE_NOW)
     assert (limited.source, limited.at) == (TRANSCRIPT, NOW - 20)

@@ -72,6 +72,16 @@ EXAMPLES: dict[str, list[Case]] = {
         (HOUR, replace(IDLE, state=state), None)
         for state in (State.WORKING, State.WAITING, State.LIMITED, State.STUCK, State.WEDGED)
     ],
+    "its runtime tells": [
+        (HOUR, replace(IDLE, probe=replace(QUIET, state=state)), None)
+        for state in State
+        if state is not State.IDLE
+    ]
+    + [
+        (BOTH, replace(OLD, state=None, probe=replace(QUIET, state=State.UNKNOWN)), None),
+        (HOUR, replace(IDLE, probe=replace(QUIET, state=State.WORKING, last_activity=NOW)), None),
+        (HOUR, replace(IDLE, probe=Probe(1, 3, state=State.WAITING)), None),
+    ],
     "its last activity cannot be told": [
         (HOUR, replace(IDLE, last_activity=None), None),
         (BOTH, replace(OLD, last_activity=None, probe=None), NOW - 90_000),
@@ -119,12 +129,6 @@ EXAMPLES: dict[str, list[Case]] = {
         (HOUR, replace(IDLE, probe=Probe(0, None)), None),
         (DAILY, replace(OLD, probe=Probe(0, 2)), None),
     ],
-    "its runtime tells": [
-        (HOUR, replace(IDLE, probe=replace(QUIET, state=state)), None)
-        for state in State
-        if state is not State.IDLE
-    ]
-    + [(BOTH, replace(OLD, state=None, probe=replace(QUIET, state=State.UNKNOWN)), None)],
     "otherwise": [
         (HOUR, replace(IDLE, probe=replace(QUIET, state=State.IDLE)), None),
         (HOUR, replace(IDLE, state=None, probe=replace(SEEN_IDLE, last_activity=NOW - 3601)), None),
