@@ -202,8 +202,10 @@ class Aftermath:
         lives_on = bool(report.get("session_lives_on"))
         verdict, evidence = action.spec.get("verdict"), _how_it_ended(status, number, lives_on)
         what = f"the launch failed: {verdict or evidence}" if failed else evidence
-        reason = _with_last_line(what, str(report.get("last_output") or launch.last_output or ""))
-        if failed and launch.mode == str(WakeMode.RESUME):
+        told = bool(action.spec.get("told"))
+        screen = str(report.get("last_output") or launch.last_output or "")
+        reason = what if told else _with_last_line(what, screen)
+        if failed and not told and launch.mode == str(WakeMode.RESUME):
             reason += f"; it was a resume: `wake {agent.identity} --fresh` begins a new conversation"
         cause = Cause.LAUNCH_FAILED if failed else _how(status, number, lives_on)
         return _Death(cause, reason, evidence, True, status, number, report.get("last_output"))

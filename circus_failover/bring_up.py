@@ -98,7 +98,7 @@ class BringUps:
         if plan.mode is WakeMode.REFUSED:
             raise Refused(self._nothing_to_resume(agent))
         holder = None
-        if plan.mode is WakeMode.RESUME:
+        if plan.conversation is not None and plan.mode is WakeMode.RESUME:
             holder = conversation_lease.held_by(self._supervisor, agent, plan.conversation)
         if holder is not None:
             reason = (

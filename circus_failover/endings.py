@@ -101,7 +101,9 @@ class Endings:
         agent.action = stored[0]
         self._supervisor.workforce.work(agent)
 
-    def clear(self, agent: Agent, then: str | None, verdict: str | None = None) -> None:
+    def clear(
+        self, agent: Agent, then: str | None, verdict: str | None = None, *, told: bool = False
+    ) -> None:
         """Have what is left of a dead launch cleared away, and learn how it ended.
 
         Args:
@@ -109,13 +111,14 @@ class Endings:
             then: `start` when the agent is to be started afterwards, also by a later circusd.
             verdict: why the launch failed, when that was our own judgement of something that still ran;
                 then how it ends now says nothing about it.
+            told: the verdict says all there is to say: what the screen showed last would mislead.
         """
         if agent.action is not None:
             return
         action = self._action(
             agent, IntentAction.CLEAR, "circusd", "what is left of a launch that ended", then
         )
-        action.spec["verdict"] = verdict
+        action.spec.update(verdict=verdict, told=told)
         stored: list[ActionRow] = []
         try:
             self._supervisor.record(

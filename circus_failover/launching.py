@@ -169,7 +169,7 @@ class Launching:
             self._supervisor.state.launch_file(agent.identity, agent.row.generation).unlink(missing_ok=True)
 
     def _agent_environment(
-        self, agent: Agent, own: Mapping[str, str], generation: int, conversation: str, name: str
+        self, agent: Agent, own: Mapping[str, str], generation: int, conversation: str | None, name: str
     ) -> dict[str, str]:
         """Return all that an agent gets.
 
@@ -183,9 +183,10 @@ class Launching:
             "FAILOVER_IDENTITY": agent.identity,
             "FAILOVER_GENERATION": str(generation),
             "FAILOVER_LAUNCH": name,
-            "FAILOVER_CONVERSATION": conversation,
             "FAILOVER_STATE_DIR": str(settings.settings.state_dir),
         }
+        if conversation is not None:
+            ours["FAILOVER_CONVERSATION"] = conversation
         return launch_file.agent_environment({}, agent_variables.complete(settings, own, account), ours)
 
 

@@ -21,10 +21,10 @@ from circus_failover import liveness, private_file, process_table
 from circus_failover.agent import UNPARKED, Agent, Starting
 from circus_failover.agents import RUNTIMES
 from circus_failover.agents.command import CommandRuntime
-from circus_failover.agents.runtime import Runtime, takes_id
+from circus_failover.agents.runtime import Runtime
 from circus_failover.state_dir import StateDir
 from circus_failover.store import Store
-from circus_failover.words import Cause, Liveness, Phase, WakeMode
+from circus_failover.words import Cause, Liveness, Phase
 from circus_failover.workforce import start_worker, whereabouts
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Proving:
             if agent.phase is not Phase.STARTING:
                 return
             if starting.hopeless is not None:
-                self._failed(agent, starting.hopeless)
+                self._failed(agent, starting.hopeless, told=True)
                 return
             if self._proven(agent, starting, due) and due:
                 self._up(agent, starting)
@@ -202,7 +202,7 @@ class Proving:
             "runtime": _runtime(agent).name,
             "home": row.home,
             "working_dir": row.working_dir,
-            "conversation": None if self._client_chooses(agent) else row.conversation,
+            "conversation": row.conversation,
             "launched_at": row.launched_at or 0.0,
             "dialogs": dict(settings.dialogs) if settings is not None else {},
             "match": settings.ready_match if settings is not None else None,
@@ -223,13 +223,6 @@ class Proving:
             starting.pushed = agent.row.pushed
         except OSError as error:
             logger.error("circus-failover: the boot of %s: %s", agent.identity, error)
-
-    def _client_chooses(self, agent: Agent) -> bool:
-        """Say whether the launch began a conversation whose id is its client's to choose."""
-        store, settings = self._supervisor.store, agent.settings
-        if settings is None or store is None or takes_id(_runtime(agent), settings):
-            return False
-        return all(launch.mode != str(WakeMode.RESUME) for launch in store.launches(agent.identity, 1))
 
     def _look_for(self, agent: Agent, starting: Starting) -> None:
         """No report in time (a full disk loses it): ask tmux itself, once every few seconds."""
@@ -255,9 +248,7 @@ class Proving:
     def _up(self, agent: Agent, starting: Starting) -> None:
         agent.starting = None
         now, generation = time.time(), agent.row.generation
-        conversation = starting.conversation
-        if conversation is None and not self._client_chooses(agent):
-            conversation = agent.row.conversation
+        conversation = starting.conversation or agent.row.conversation
 
         def writes(store: Store) -> None:
             store.update_launch(agent.identity, generation, up_at=now, conversation=conversation)
@@ -292,7 +283,7 @@ class Proving:
         self._supervisor.check(agent)
         self._supervisor.deliveries.work(agent)
 
-    def _failed(self, agent: Agent, reason: str) -> None:
+    def _failed(self, agent: Agent, reason: str, *, told: bool = False) -> None:
         """A launch failed before its process was known, or never became ready: an end, with its reason."""
         now, generation = time.time(), agent.row.generation
         agent.starting = None
@@ -324,7 +315,7 @@ class Proving:
             # Somebody was faster: a session of that name lives, and what lives is adopted.
             self._supervisor.spawn(self._supervisor.bring_up.readopt(agent))
         else:
-            self._supervisor.endings.clear(agent, then=None, verdict=reason)
+            self._supervisor.endings.clear(agent, then=None, verdict=reason, told=told)
 
 
 class _Files(NamedTuple):

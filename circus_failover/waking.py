@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from circus_failover import agent_variables
 from circus_failover.agent import Agent
 from circus_failover.agents import RUNTIMES
+from circus_failover.agents.runtime import takes_id
 from circus_failover.policy import wake
 from circus_failover.store import StoreError
 from circus_failover.words import Asked, Cause, IntentAction, Phase, WakeAsked, WakeCause, WakeMode
@@ -30,8 +31,8 @@ class WakePlan:
 
     mode: WakeMode
     cause: WakeCause
-    conversation: str
-    """Kept by a resume, new for a fresh launch."""
+    conversation: str | None
+    """Kept by a resume, new for a fresh launch; None: the client chooses it."""
     command: tuple[str, ...]
     parked_by: str | None
     topic: str | None
@@ -93,8 +94,9 @@ class Waking:
         )
         if verdict.mode is WakeMode.RESUME and command is not None and resumes is not None:
             return WakePlan(verdict.mode, verdict.cause, resumes, command, row.parked_by, topic, by_name)
-        fresh = str(uuid.uuid4())
-        begin = runtime.fresh(settings, fresh)
+        new = str(uuid.uuid4())
+        begin = runtime.fresh(settings, new)
+        fresh = new if takes_id(runtime, settings) else None
         return WakePlan(verdict.mode, verdict.cause, fresh, begin, row.parked_by, topic, by_name)
 
     def _resumes(self, agent: Agent, asked: WakeAsked, lost: bool) -> str | None:

@@ -60,7 +60,7 @@ DIALOGS = (
     Dialog("update", "whether it is updated", {}, "run `claude update`, and start the agent again"),
     Dialog("settings", "what to do about settings that it cannot read", {}, "correct the file that it names"),
 )
-"""What it may ask at its start. Not seen, but in the program's words only: resume-summary, onboarding and update;
+"""What it may ask at its start. Known from the program's words only: resume-summary, onboarding and update;
 login was seen after /login."""
 
 

@@ -34,6 +34,8 @@ SETTLED_SECS = 5.0
 """So long a screen may be behind the transcript, or before it; a contradiction that lasts is believed."""
 RESCAN_SECS = 10.0
 """So long what a client has open is believed, while it has as many files open as before."""
+AHEAD_SECS = 60.0
+"""A time further in the future than this is none: it would make an agent busy for ever."""
 PLACES_MAX = 1024
 _NO_DAEMON = "--no-daemon"
 _RESUMED_BY = "the supervisor chooses the conversation, by its id"
@@ -144,8 +146,7 @@ class CodexRuntime:
 
     def fresh(self, agent: AgentSettings, conversation: str) -> tuple[str, ...]:
         """Return the argv of a new conversation; Codex chooses its id, which `boot` learns."""
-        home = self.home(agent, os.environ)
-        return (*agent.command, *self._alone(agent, home), *agent.args)
+        return (*agent.command, *_alone(agent), *agent.args)
 
     def resume(self, agent: AgentSettings, conversation: str, home: Path | None) -> tuple[str, ...] | None:
         """Return the argv that continues a conversation; None without a transcript in which there is a turn.
@@ -156,21 +157,7 @@ class CodexRuntime:
         if path is None or not codex_rollout.prompted(path):
             return None
         where = ("-C", str(agent.working_dir))
-        return (*agent.command, "resume", conversation, *self._alone(agent, home), *where, *agent.args)
-
-    def _alone(self, agent: AgentSettings, home: Path | None) -> tuple[str, ...]:
-        """Return what keeps the background server off, unless the operator says something about it.
-
-        With one, the conversation is that server's, which goes on with it when the agent is killed. This also
-        lets one alone that runs; `-c features.daemon_auto_start=false` opens a dialog about it then.
-        """
-        arguments = (*agent.command, *agent.args)
-        if _NO_DAEMON in arguments or any(word.partition("=")[0] == "--remote" for word in arguments):
-            return ()
-        settings = codex_home.config(home, arguments) if home is not None else codex_home.Config()
-        said = settings.table("features").get(codex_home.DAEMON)
-        by_argument = codex_home.DAEMON in " ".join(arguments)
-        return () if by_argument or said is True else (_NO_DAEMON,)
+        return (*agent.command, "resume", conversation, *_alone(agent), *where, *agent.args)
 
     # -- before a launch ---------------------------------------------------------------------------------
 
@@ -240,7 +227,9 @@ class CodexRuntime:
             conversation = place.conversation if path is not None else None
         turn = codex_rollout.read(path) if path is not None else Turn()
         signs = [sign for sign in (_failed(turn), _answered(turn)) if sign is not None]
-        return Observation(tuple(signs + self._state(place, held, turn)), conversation, turn.newest_at)
+        return Observation(
+            tuple(signs + self._state(place, held, turn)), conversation, self._past(turn.newest_at)
+        )
 
     def _state(self, place: Place, held: Held, turn: Turn) -> list[Sign]:
         """Return what it does now, by the best evidence that is not contradicted by another."""
@@ -266,6 +255,9 @@ class CodexRuntime:
         if any(_sub_agent_works(path, place.launched_at) for path in held.rollouts.values()):
             return [Sign(Source.TRANSCRIPT, turn.at, State.WORKING, "sub-agent")]
         return [Sign(Source.TRANSCRIPT, turn.at, State.IDLE)]
+
+    def _past(self, at: float | None) -> float | None:
+        return at if at is not None and at <= self._clock() + AHEAD_SECS else None
 
     def _runs_a_tool(self, place: Place, held: Held, turn: Turn) -> bool:
         known = self._of(place)
@@ -305,6 +297,23 @@ class CodexRuntime:
             self._known[place.process] = known
             while len(self._known) > PLACES_MAX:
                 self._known.pop(next(iter(self._known)))
+
+
+def _alone(agent: AgentSettings) -> tuple[str, ...]:
+    """Return what keeps the background server off, unless the operator says something about it.
+
+    With one, the conversation is that server's, which goes on with it when the agent is killed. This also
+    lets one alone that runs; `-c features.daemon_auto_start=false` opens a dialog about it then.
+    """
+    arguments = (*agent.command, *agent.args)
+    if any(
+        word.partition("=")[0] in (_NO_DAEMON, "--remote") or codex_home.DAEMON in word for word in arguments
+    ):
+        return ()
+    # Without an account, it is not known here which home it is.
+    home = agent.account.home if agent.account is not None else None
+    settings = codex_home.config(home, arguments) if home is not None else codex_home.Config()
+    return () if settings.table("features").get(codex_home.DAEMON) is True else (_NO_DAEMON,)
 
 
 def _conversation(held: Held, recorded: str | None) -> str | None:

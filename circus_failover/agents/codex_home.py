@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from circus_failover.agents import codex_processes
+from circus_failover.agents import codex_processes, small_file
 from circus_failover.agents.runtime import HomeProblem, HomeReport
 from circus_failover.words import Credentials
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 CONFIG = "config.toml"
 MANAGED = "/etc/codex"
 """Settings of the host, which are not read here: where there are any, trust may be said there."""
-MAX_BYTES = 1024 * 1024
 DAEMON = "daemon_auto_start"
 _POLICIES = ("approval_policy", "sandbox_mode", "default_permissions")
 _POLICY_ARGUMENTS = ("-a", "--ask-for-approval", "-s", "--sandbox", "--approve-for-me")
@@ -89,11 +88,13 @@ def given(arguments: Sequence[str], *names: str) -> Iterator[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_BYTES)
+        raw = small_file.read(path)
     except FileNotFoundError:
         return {}
-    found: dict[str, Any] = tomllib.loads(raw.decode())
+    try:
+        found: dict[str, Any] = tomllib.loads(raw.decode())
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
     return found
 
 
@@ -114,7 +115,7 @@ def _value(text: str) -> object:
     """Return a value as Codex reads it: TOML, or else the text itself."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, RecursionError):
         return text.strip("\"'")
 
 
@@ -154,7 +155,8 @@ def check(
                 f"change it in {home / CONFIG}",
             )
         )
-    problems += _daemon(settings, home)
+    if agent is None or agent.account is not None:
+        problems += _daemon(settings, home)
     if agent is not None and settings.broken is None:
         problems += _trust(agent, settings, arguments, home)
     return HomeReport(credentials, how, tuple(problems))
@@ -215,12 +217,12 @@ def _stored(settings: Config, home: Path) -> tuple[Credentials, str]:
     """Say what `auth.json` holds. OPENAI_API_KEY or CODEX_API_KEY is no login: it asks for one (0.169.0)."""
     store = settings.text("cli_auth_credentials_store") or "file"
     try:
-        said = json.loads((home / "auth.json").read_bytes())
+        said = json.loads(small_file.read(home / "auth.json"))
     except FileNotFoundError:
         if store != "file":
             return Credentials.UNKNOWN, f"in the keyring, if anywhere (cli_auth_credentials_store = {store})"
         return Credentials.ABSENT, "auth.json is not there"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return Credentials.UNKNOWN, f"auth.json cannot be read: {error}"
     if store == "keyring":
         return Credentials.UNKNOWN, "in the keyring, if anywhere (cli_auth_credentials_store = keyring)"
@@ -290,7 +292,7 @@ def repository(directory: Path) -> tuple[Path, Path] | None:
             return path, path
         if mark.is_file():
             try:
-                link = mark.read_text()[:4096].strip().removeprefix("gitdir:").strip()
+                link = small_file.read(mark).decode().strip().removeprefix("gitdir:").strip()
             except (OSError, ValueError):
                 return path, path
             # `gitdir: /main/.git/worktrees/NAME`, gitrepository-layout(5)

@@ -131,7 +131,8 @@ def find(home: Path, conversation: str, *, everywhere: bool = True) -> Path | No
 
 
 def _in_folder(folder: Path, conversation: str) -> Path | None:
-    return next((folder / name for name in _names(folder) if name.endswith(f"-{conversation}.jsonl")), None)
+    found = (folder / name for name in _names(folder) if name.endswith(f"-{conversation}.jsonl"))
+    return next((path for path in found if path.is_file()), None)
 
 
 def _days(sessions: Path) -> Iterator[Path]:

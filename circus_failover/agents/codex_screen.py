@@ -26,7 +26,7 @@ HEAD_ROWS = 16
 """So many rows above the cursor of a menu may its question begin."""
 
 DIALOGS = (
-    # A digit does not choose "Trust and continue", unlike the entries of all other menus.
+    # What gives trust is not chosen by its digit, unlike other entries: it takes the cursor and Enter.
     Dialog(
         "trust",
         "whether the working directory is trusted",
@@ -48,7 +48,7 @@ DIALOGS = (
     Dialog(
         "hooks",
         "whether new hooks are trusted",
-        {"trust": ("2",), "skip": ("3",)},
+        {"trust": ("Down", "Enter"), "skip": ("3",)},
         "review them in this home once, with /hooks",
     ),
     Dialog(

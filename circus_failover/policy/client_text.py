@@ -140,8 +140,7 @@ def _line(row: str) -> _Line:
     found = _LINE.match(row)
     if found is None or _RULE.match(row):
         return _Line("", False, "")
-    edge = len(found["indent"]) <= (1 if found["frame"] else 0)
-    return _Line(found["mark"] or "", edge, found["text"])
+    return _Line(found["mark"] or "", not found["indent"], found["text"])
 
 
 def _speaker(lines: Sequence[_Line], at: int) -> Speaker | None:
@@ -149,7 +148,7 @@ def _speaker(lines: Sequence[_Line], at: int) -> Speaker | None:
     if not line.text:
         return None
     if line.mark and line.mark in _SPEECH:
-        return None if at and lines[at - 1].text and _continues(line) else Speaker.CLIENT_OR_MODEL
+        return Speaker.CLIENT_OR_MODEL
     if line.mark == "⎿" and _is_output(lines, at):
         return None
     if line.mark in _CURSORS and _CHOICE.match(line.text):

@@ -158,16 +158,13 @@ def _moment(found: re.Match[str], now: float, zone: tzinfo | None) -> float | No
     cut_short = not found["hour"] and _DIGIT.match(found.string, found.end())
     if cut_short or not (found["hour"] or named):
         return None
-    known, zone = _zone(found, zone)
-    if not known:
-        return None
-    today = datetime.fromtimestamp(now, zone).date()
+    today = datetime.fromtimestamp(now, _zone(found, zone)[1]).date()
     if named:
         month, day = _MONTHS.index(named) + 1, int(found["day"] or found["day2"])
         year = found["year"] or found["year2"]
         if year:
             return _dated(found, date(int(year), month, day), now, zone)
-        years = (today.year + ahead for ahead in range(-1, 2))
+        years = (today.year, today.year + 1)
         days = [date(year, month, day) for year in years if _is_date(year, month, day)]
     elif "relday" in said or "after" in said:
         days = [today + timedelta(days="tomorrow" in (said.get("relday"), said.get("after")))]
@@ -198,9 +195,8 @@ def _dated(found: re.Match[str], day: date, now: float, zone: tzinfo | None) -> 
     if half:
         hour = hour % 12 + (12 if half in "pP" else 0)
     at = datetime(day.year, day.month, day.day, hour, int(found["minute"] or 0), int(found["second"] or 0))
-    first, second = (at.replace(tzinfo=zone, fold=fold).timestamp() for fold in (0, 1))
-    # A skipped hour has its second reading before the first (PEP 495).
-    times = [first] if second <= first else [first, second]
+    # Of a skipped hour the second reading is before the first (PEP 495), and counts for nothing.
+    times = [at.replace(tzinfo=zone, fold=fold).timestamp() for fold in (0, 1)]
     if found["second"] is None and found["hour"]:
         times = [time + 60 if time <= now < time + 60 else time for time in times]
     return next((time for time in times if time > now), times[-1])

@@ -33,9 +33,9 @@ First match wins. WHOSE is a window or a model; TIME a time, `...` is anything.
 | Authentication error · + | credentials | no |
 | unexpected status 401, exceeded retry limit, stream disconnected, Connection failed, ... | as said | no |
 
-As said: credit and usage limits by their words; "not your usage limit" is a rate-limit; then by the status:
-429 rate-limit, 529 overload, 401 and 403 credentials, 402 credit, 408 network, other 5xx server-error; then
-by words; else other. Lack of credit that names a time is a usage-limit. A limit that goes on automatically is
+As said: credit and usage limits by their words ("not your usage limit" is none); then by the status: 429
+rate-limit, 529 overload, 401 and 403 credentials, 402 credit, 408 network, other 5xx server-error; then by
+words; else other. Lack of credit that names a time is a usage-limit. A limit that goes on automatically is
 retrying. A session limit is the 5-hour one (Claude Code 2.1.329 has both names for its `five_hour`). A limit
 of Opus, Sonnet, Haiku, Fable or Mythos is that model's only. A reset further off than the window is long was
 misread, and is unknown.
@@ -145,7 +145,7 @@ _WORDINGS = (
     ),
     _wording(
         rf"{_HIT} (?! rate | context | token | message length | file | image | upload)"
-        r" (?P<whose> [a-z0-9.'-]{0,40}? ) limits? (?:for claude messages)?",
+        r" (?P<whose> [a-z0-9.'-]{0,40}? ) limit (?: s (?![a-z]) )? (?:for claude messages)?",
         FaultKind.USAGE_LIMIT,
         "closed",
     ),
@@ -199,7 +199,10 @@ _STATUSES = {
 }
 _BY_WORDS = (
     (re.compile(r"overloaded|highload|atcapacity"), FaultKind.OVERLOAD),
-    (re.compile(r"limitingrequests|ratelimit|rate_limit|toomanyrequests"), FaultKind.RATE_LIMIT),
+    (
+        re.compile(r"notyourusagelimit|limitingrequests|ratelimit|rate_limit|toomanyrequests"),
+        FaultKind.RATE_LIMIT,
+    ),
     (re.compile(r"authenticat|unauthorized|oauthtoken|invalidapikey|/login"), FaultKind.CREDENTIALS),
     (re.compile(r"internalserver|server_error|highdemand|badgateway|serviceunavailable"), FaultKind.SERVER),
     (
@@ -277,8 +280,6 @@ def _said(
 
 def _content(squeezed: str) -> FaultKind:
     """Return what the words of an error say."""
-    if "notyourusagelimit" in squeezed:
-        return FaultKind.RATE_LIMIT
     if _CREDIT.search(squeezed):
         return FaultKind.CREDIT
     if _LIMIT.search(squeezed):

@@ -467,7 +467,7 @@ def test_what_it_tries_again_for_is_only_on_its_screen() -> None:
     assert screen(WORKING, "⠦ work").retrying is None
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(max_size=80), max_size=12), st.text(max_size=20))
 def test_no_screen_is_too_strange(rows: list[str], title: str) -> None:
     codex_screen.read(Screen(tuple(rows), title), NOW)
@@ -586,7 +586,7 @@ def spoilt(draw: st.DrawFn, records: list[Record]) -> bytes:
 
 
 @linux
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data(), st.booleans())
 def test_a_record_that_is_missing_or_not_as_expected_leads_to_no_wrong_state(
     tmp_path: Path, data: st.DataObject, works: bool
@@ -643,6 +643,13 @@ def test_of_several_conversations_it_is_in_the_one_written_last_and_never_in_a_s
             told = decide(seen.signs, NOW - 95, NOW)
             assert (told.state, told.what) == (State.WORKING, "sub-agent")
             assert seen.last_activity == pytest.approx(NOW - 39, abs=0.01)
+
+
+@linux
+def test_a_transcript_from_the_future_does_not_make_it_busy_for_ever(tmp_path: Path) -> None:
+    path = write(tmp_path, [*RESTS, tokens(NOW + 86400, 10.0)])
+    with opened(lock(tmp_path), path):
+        assert CodexRuntime(lambda: NOW).look(place(tmp_path, BOX)).last_activity is None
 
 
 @linux
@@ -850,6 +857,21 @@ def test_settings_with_which_it_does_not_start_are_told_before(tmp_path: Path) -
     assert keys(None, tmp_path) == {"config.toml": False}
     config.write_text("[features]\ndaemon_auto_start = true\n")
     assert keys(None, tmp_path) == {"daemon": False}
+
+
+def test_a_fifo_in_the_place_of_a_file_stops_nobody(tmp_path: Path) -> None:
+    (tmp_path / "app-server-daemon").mkdir()
+    for name in ("config.toml", "app-server-daemon/daemon.pid"):
+        os.mkfifo(tmp_path / name)
+    assert keys(None, tmp_path) == {"config.toml": False}
+    (tmp_path / "config.toml").unlink()
+    (tmp_path / "auth.json").unlink()
+    os.mkfifo(tmp_path / "auth.json")
+    assert CodexRuntime().check_home(None, tmp_path, {}, ()).credentials is Credentials.UNKNOWN
+    assert CodexRuntime().background(tmp_path) is None
+    write(tmp_path, TURN).unlink()
+    os.mkfifo(tmp_path / "sessions/2026/11/21" / f"rollout-2026-11-21T18-37-05-{HERE}.jsonl")
+    assert CodexRuntime().resume(configured(tmp_path, tmp_path), HERE, tmp_path) is None
 
 
 @pytest.fixture

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import signal
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from circus_failover import agent_settings, process_table, tmux
@@ -17,7 +18,7 @@ from circus_failover.policy.health import Health, decide
 from circus_failover.settings import Account, Settings, Shared
 from circus_failover.words import BootStage, Credentials, FaultKind, Source, State
 from tests.clients.accounts import CLAUDE_SHARED, ClaudeHome
-from tests.clients.client import Client, Start
+from tests.clients.client import AGAIN_SECS, Client, Start
 from tests.clients.faults import Fault
 from tests.clients.mock_api import Mock
 from tests.clients.waiting import wait_for
@@ -51,6 +52,21 @@ class Watched:
     def await_boot(self, stage: BootStage) -> Boot:
         """Wait until its start has come so far."""
         return wait_for(f"the boot is {stage}", lambda: (b := self.boot()).stage is stage and b or None)
+
+    def move(self, keys: Sequence[str], answer: str) -> None:
+        """Move the cursor of a menu; what is pressed before the client listens is lost, and pressed again."""
+        pressed = -math.inf
+
+        def moved() -> bool:
+            nonlocal pressed
+            if self.boot().chosen == answer:
+                return True
+            if time.monotonic() - pressed > AGAIN_SECS:
+                pressed = time.monotonic()
+                self.client.press(*keys)
+            return False
+
+        wait_for(f"the cursor is at {answer}", moved)
 
     def look(self) -> tuple[Health, Observation]:
         """Return what it does, and what is seen of it."""
@@ -111,14 +127,7 @@ def test_each_dialog_at_a_start_is_foretold_recognised_and_got_past_by_its_keys(
         (dialog,) = [dialog for dialog in runtime.dialogs if dialog.name == name]
         *moves, confirm = dialog.answers["accept"]
 
-        # What is pressed before the client listens is lost: then it is pressed again, as at a start.
-        def moved(one: Watched = one, moves: list[str] = moves) -> bool:
-            if one.boot().chosen == "accept":
-                return True
-            one.client.press(*moves)
-            return False
-
-        wait_for("the cursor is at the answer", moved)
+        one.move(moves, "accept")
         one.client.press(confirm)
         ready = one.await_boot(BootStage.READY)
         assert (ready.evidence, ready.conversation) == ("status-file: idle", one.place.conversation)
