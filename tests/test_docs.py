@@ -866,6 +866,21 @@ def test_every_member_of_a_runtime_is_in_how_to_add_one() -> None:
     assert sorted(first_names(rows)) == sorted(asked)
 
 
+def test_the_example_of_a_runtime_is_one(tmp_path: Path) -> None:
+    (code,) = re.findall(r"(?ms)^```python\n(class .*?)^```", page("contributing.md"))
+    known: dict[str, Any] = {"CommandRuntime": RUNTIMES["command"].__class__}
+    exec("from __future__ import annotations\n" + code, known)
+    toy: runtime.Runtime = known["ToyRuntime"]()
+    bare = settings.Settings(Path("/f.yaml"), Path("/s"), settings.Shared(), (), {})
+    watcher = {"name": "scout", "cmd": "failover-session", "failover.command": "toy", "failover.args": "-x"}
+    settled = agent_settings.parse(watcher, bare, "circus.ini")
+    assert toy.fresh(settled, "one") == ("toy", "-x", "--id", "one")
+    assert toy.resume(settled, "one", tmp_path) is None
+    (tmp_path / "log" / "one").mkdir(parents=True)
+    assert toy.resume(settled, "one", tmp_path) == ("toy", "-x", "--resume", "one")
+    assert toy.environment(tmp_path, {}) == {"TOY_HOME": str(tmp_path)}
+
+
 def test_what_a_new_runtime_is_entered_in_is_there() -> None:
     from circus_failover import agents, asked_client, client_events, client_hooks
     from circus_failover.init import clients, contents, survey
@@ -886,7 +901,7 @@ def test_what_a_new_runtime_is_entered_in_is_there() -> None:
     for place, known in places.items():
         assert f"`{place}`" in section and {"claude", "codex"} <= set(known), place
     assert "`init.contents.MERGE_DEPTH`" in section and contents.MERGE_DEPTH
-    assert "`asked_client.login`" in section and asked_client.login
+    assert "`asked_client.login`" in section and callable(asked_client.login)
     assert {hook for hooks in client_hooks.HOOKS.values() for hook in hooks} == set(client_events.FIELDS)
 
 

@@ -37,7 +37,7 @@ _CHOICE = re.compile(r"\d\. ")
 _RULE = re.compile(r"[ \u2500-\u259f]*$")
 _TOOL = re.compile(r"[A-Za-z_][\w -]{0,60}\(|Ran |Searched |Read ")
 _BULLET = "•"
-"""Codex's mark of an answer, and a separator."""
+"""Codex's mark of an answer, at the edge; elsewhere that of a list, or a separator."""
 _GOES_ON = re.compile(
     r"(?:limit )?resets?\b|continu|please run|retrying|attempt|api error|fix |add funds|progress", re.I
 )
@@ -148,7 +148,7 @@ def _speaker(lines: Sequence[_Line], at: int) -> Speaker | None:
     if not line.text:
         return None
     if line.mark and line.mark in _SPEECH:
-        return Speaker.CLIENT_OR_MODEL
+        return Speaker.CLIENT_OR_MODEL if line.edge or line.mark != _BULLET else None
     if line.mark == "⎿" and _is_output(lines, at):
         return None
     if line.mark in _CURSORS and _CHOICE.match(line.text):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from circus_failover.problems import printable
 from circus_failover.verbs.local_tools import print_json, progress, warn
 
 if TYPE_CHECKING:
+    from circus_failover.client_hooks import Plan as HooksPlan
     from circus_failover.init.dialogue import Dialogue
     from circus_failover.init.plan import Wish
     from circus_failover.init.setting_up import Prepared
@@ -59,6 +61,8 @@ class Init(Command):  # type: ignore[misc]
     - <no-shared>: share nothing; each account keeps its own conversations
     - <program>: the command line that every agent runs in place of its client
     - <socket>: a further tmux socket to look at; may be given again
+    - <hooks>: also put our hooks into each account's settings (`failoverctl hooks`), which tell circusd at
+      once what its clients do; without it, each change is shown and asked about. `hooks remove` undoes it
     - <move-data>: move what the homes hold into the shared folder
     - <force>: replace files that are there, keeping backups
     - <undo>: take the newest init in the folder back
@@ -77,6 +81,7 @@ class Init(Command):  # type: ignore[misc]
         ("", "no-shared", False, "share nothing"),
         ("", "program", None, "what every agent runs in place of its client"),
         ("", "socket", [], "a further tmux socket to look at"),
+        ("", "hooks", False, "put our hooks into each account's settings"),
         ("", "move-data", False, "move what the homes hold into the shared folder"),
         ("", "force", False, "replace files that are there, keeping backups"),
         ("", "undo", False, "take the newest init in the folder back"),
@@ -133,8 +138,8 @@ def _init(opts: dict[str, Any], chosen: Options, options: dict[str, Any], asks: 
         found = survey.look(os.environ, [wishes.absolute(path) for path in options["socket"]], named)
     if not opts["json"]:
         print("\n".join(shown.survey_lines(found)), file=sys.stderr if asks else sys.stdout)
-    if asks:
-        dialogue = _dialogue()
+    dialogue = _dialogue() if asks else None
+    if dialogue is not None:
         prepared = _agreed(dialogue, dialogue.wish(chosen, found))
     else:
         prepared = setting_up.prepare(wishes.wish(chosen, found))
@@ -150,6 +155,8 @@ def _init(opts: dict[str, Any], chosen: Options, options: dict[str, Any], asks: 
         else:
             for path, text in prepared.texts.items():
                 print(f"\n--- {printable(path)}\n{text}", end="")
+            if options["hooks"]:
+                _hooks(prepared.wish, _only_shown)
     elif refusals and opts["json"]:
         print_json({**answer, "status": "error", "reason": "; ".join(refusals)}, opts)
     if refusals:
@@ -159,7 +166,48 @@ def _init(opts: dict[str, Any], chosen: Options, options: dict[str, Any], asks: 
     if dry:
         return 0
     setting_up.apply(prepared, time.time())
+    if options["hooks"] or dialogue is not None:
+        answer["hooks"] = _hooks(prepared.wish, lambda plan: dialogue is None or _wants(dialogue, plan))
     return _finished(opts, answer, prepared.wish, found)
+
+
+def _hooks(wish: Wish, agreed: Callable[[HooksPlan], bool]) -> list[str]:
+    """Put our hooks into the accounts' settings, where that is agreed to; return the files that changed."""
+    from circus_failover import client_hooks
+
+    changed = []
+    for account in wish.accounts:
+        if account.runtime not in client_hooks.FILES:
+            continue
+        try:
+            plan = client_hooks.installing(account.runtime, account.home, client_hooks.reporter())
+            if plan.changes and agreed(plan):
+                client_hooks.carry_out(plan)
+                changed.append(str(plan.target))
+        except client_hooks.HooksError as error:
+            warn(f"no hooks for {account.name}: {error}")
+    return changed
+
+
+def _wants(dialogue: Dialogue, plan: HooksPlan) -> bool:
+    """Show a change of an account's settings, and ask whether it is made."""
+    print(_lines(plan.diff()), file=sys.stderr)
+    try:
+        return dialogue.yes(
+            f"Write these hooks into {plan.target}? They tell circusd at once what clients do"
+        )
+    except EOFError:
+        return False
+
+
+def _only_shown(plan: HooksPlan) -> bool:
+    print(f"\n{_lines(plan.diff())}")
+    return False
+
+
+def _lines(text: str) -> str:
+    """Return a text of several lines in which nothing can move a cursor."""
+    return "\n".join(printable(line) for line in text.splitlines())
 
 
 def _dialogue() -> Dialogue:

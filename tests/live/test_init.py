@@ -75,6 +75,7 @@ def test_on_a_terminal_it_asks_what_it_has_to_know(fleet: Fleet) -> None:
         "y", "work", "",  # a second account, its name and home
         "2", "lead=/nowhere", f"lead={fleet.work}", "",  # the agents, one a line, and a slip
         "y", "y",  # the data, and all of it
+        "y", "n",  # hooks for the first account, none for the second
     ]  # fmt: skip
     ours, terminal = pty.openpty()
     os.write(ours, "".join(f"{answer}\n" for answer in answers).encode())
@@ -100,5 +101,13 @@ def test_on_a_terminal_it_asks_what_it_has_to_know(fleet: Fleet) -> None:
     assert f"home: {base}/.work" in fleet.yaml.read_text()
     assert (base / ".work/projects/q/2.jsonl").read_text() == ".claude said q/2\n"
     assert f"CLAUDE_CONFIG_DIR={base}/.work claude" in done.stdout
+    assert "failover-event Stop" in (base / ".claude/settings.json").read_text()
+    assert not (base / ".work/settings.json").exists()
+    home = ("--home", f"{base}/.claude", "--runtime", "claude")
+    assert fleet.ctl("hooks", "remove", *home, "--yes").code == 0
     assert setting_up.undo(fleet.folder) == []
-    assert snapshot(base) == before
+    after = snapshot(base)
+    # Its hooks came and went, and with them the time of its last change.
+    restored, was = after.pop(".claude/settings.json"), before.pop(".claude/settings.json")
+    assert (restored[0], restored[2]) == (was[0], was[2])
+    assert after == before

@@ -382,7 +382,8 @@ class TestReloadconfig:
             assert failed.code == 3, failed
             assert str(fleet.ini) in failed.out + failed.err
         assert fleet.keeper("alpha") == keeper
-        assert settled(fleet, was)["reason"] is None
+        settled(fleet, was)
+        assert fleet.view("alpha")["reason"] is None
 
     def test_a_mistake_in_a_live_agents_section_is_shown_and_the_agent_is_kept(self, fleet: Fleet) -> None:
         fleet.agent("alpha")
@@ -397,7 +398,8 @@ class TestReloadconfig:
         del fleet.sections["watcher:alpha"]["failover.restrat"]
         fleet.write()
         assert fleet.ctl("reloadconfig").code == 0
-        assert settled(fleet, was)["reason"] is None
+        settled(fleet, was)
+        assert fleet.view("alpha")["reason"] is None
 
     def test_a_changed_option_starts_no_agent_that_was_down(self, fleet: Fleet) -> None:
         for name in ("down", "stopped"):

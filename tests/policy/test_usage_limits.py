@@ -418,6 +418,16 @@ def test_a_limit_says_which_it_is_and_when_it_resets(text: str, fault: Fault) ->
         ("• Reconnecting... 2/5", FaultKind.NETWORK),
         ("✻ API error · retrying in 1s · attempt 1/10", FaultKind.OTHER),
         ("API Error: 400 prompt is too long: 429000 tokens", FaultKind.OTHER),
+        (
+            "■ stream disconnected before completion: Rate limit reached for organization org-1 on tokens"
+            " per min (TPM): Limit 250000, Used 250000, Requested 22700. Please try again in 5.448s.",
+            FaultKind.RATE_LIMIT,
+        ),
+        (
+            "⚠\ufe0f stream error: stream disconnected before completion: Rate limit is exceeded. Try again"
+            " in 4 seconds.; retrying 1/5 in 209ms…",
+            FaultKind.RATE_LIMIT,
+        ),
         ("API Error: 404 no such model", FaultKind.OTHER),
         ("API Error: 42900 is no status", FaultKind.OTHER),
         ("API Error: something new", FaultKind.OTHER),
@@ -530,6 +540,7 @@ def test_the_client_says_itself_that_a_limit_is_over() -> None:
     "below",
     [
         "❯ hi",
+        "    • /upgrade to increase your usage limit.",
         "● How is Claude doing this session? (optional)",
         "• Working (3s • esc to interrupt)",
         "  2 files",
