@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from circus_failover import process_table
-from circus_failover.agents import transcripts
+from circus_failover.agents import client_file, transcripts
 from circus_failover.process_table import LINUX, ProbeFailed, ProcessId
 
 HOME_VARIABLE = "CLAUDE_CONFIG_DIR"
@@ -60,14 +60,11 @@ def config_file(home: Path, variables: Mapping[str, str]) -> Path:
 def load(path: Path) -> tuple[dict[str, Any], str]:
     """Return an object of JSON from a file, and what is wrong with the file: nothing when it is not there."""
     try:
-        with open(path, "rb") as file:
-            raw = file.read(LARGEST + 1)
+        raw = client_file.read(path, LARGEST)
     except (FileNotFoundError, NotADirectoryError):
         return {}, ""
     except OSError as error:
         return {}, f"it cannot be read ({error.strerror or error})"
-    if len(raw) > LARGEST:
-        return {}, f"it is larger than {LARGEST} bytes"
     try:
         # A byte order mark is tolerated, as by the client.
         content = json.loads(raw.decode("utf-8-sig"))
@@ -211,7 +208,7 @@ def transcript(home: Path, working_dir: Path, conversation: str) -> Path | None:
 def has_turns(path: Path) -> bool:
     """Say whether a transcript holds anything of a conversation: a prompt or an answer."""
     try:
-        with open(path, "rb") as file:
+        with client_file.opened(path) as file:
             lines = file.read(HEAD).split(b"\n")
     except OSError:
         return False

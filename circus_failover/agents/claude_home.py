@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from circus_failover.agents import client_file
 from circus_failover.agents.claude_files import HOME_VARIABLE, config_file, load, mapping, sequence, text
 from circus_failover.agents.runtime import HomeProblem, HomeReport
 from circus_failover.words import Credentials
@@ -278,8 +279,8 @@ def trusted_by(working_dir: Path) -> list[str]:
 def _main_worktree(git: str) -> str | None:
     """Return the root of the repository that a worktree's `.git` file leads to (`gitdir: ROOT/.git/...`)."""
     try:
-        with open(git, encoding="utf-8", errors="replace") as file:
-            leads = file.read(4096)
+        with client_file.opened(Path(git)) as file:
+            leads = file.read(4096).decode(errors="replace")
     except OSError:
         return None
     target = os.path.join(os.path.dirname(git), leads.partition("gitdir:")[2].strip())

@@ -21,13 +21,13 @@ from circus_failover.words import FaultKind, State
 WINDOWS = {
     "five_hour": "5-hour",
     "seven_day": "weekly",
-    "seven_day_overage_included": "weekly",
+    "seven_day_overage_included": "fable",
     "seven_day_oauth_apps": "weekly",
     "seven_day_opus": "opus",
     "seven_day_sonnet": "sonnet",
 }
 """The client's `rateLimitType`, in the words of `policy.usage_limits`."""
-_ONE_MODEL = ("opus", "sonnet")
+_ONE_MODEL = ("opus", "sonnet", "fable")
 _KINDS = {
     "billing_error": FaultKind.CREDIT,
     "authentication_failed": FaultKind.CREDENTIALS,

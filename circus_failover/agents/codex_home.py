@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from circus_failover.agents import codex_processes, small_file
+from circus_failover.agents import client_file, codex_processes
 from circus_failover.agents.runtime import HomeProblem, HomeReport
 from circus_failover.words import Credentials
 
@@ -88,7 +88,7 @@ def given(arguments: Sequence[str], *names: str) -> Iterator[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = small_file.read(path)
+        raw = client_file.read(path)
     except FileNotFoundError:
         return {}
     try:
@@ -217,7 +217,7 @@ def _stored(settings: Config, home: Path) -> tuple[Credentials, str]:
     """Say what `auth.json` holds. OPENAI_API_KEY or CODEX_API_KEY is no login: it asks for one (0.169.0)."""
     store = settings.text("cli_auth_credentials_store") or "file"
     try:
-        said = json.loads(small_file.read(home / "auth.json"))
+        said = json.loads(client_file.read(home / "auth.json"))
     except FileNotFoundError:
         if store != "file":
             return Credentials.UNKNOWN, f"in the keyring, if anywhere (cli_auth_credentials_store = {store})"
@@ -292,7 +292,7 @@ def repository(directory: Path) -> tuple[Path, Path] | None:
             return path, path
         if mark.is_file():
             try:
-                link = small_file.read(mark).decode().strip().removeprefix("gitdir:").strip()
+                link = client_file.read(mark).decode().strip().removeprefix("gitdir:").strip()
             except (OSError, ValueError):
                 return path, path
             # `gitdir: /main/.git/worktrees/NAME`, gitrepository-layout(5)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from circus_failover import process_table
-from circus_failover.agents import small_file
+from circus_failover.agents import client_file
 from circus_failover.agents.runtime import Writer
 from circus_failover.process_table import LINUX, ProbeFailed, ProcessId
 
@@ -236,7 +236,7 @@ def daemon(home: Path) -> ProcessId | None:
     Its file says pid and start time (0.169.0), and stays when it was killed.
     """
     try:
-        said = json.loads(small_file.read(home / "app-server-daemon" / "daemon.pid"))
+        said = json.loads(client_file.read(home / "app-server-daemon" / "daemon.pid"))
         pid, identity = int(said["pid"]), said.get("processIdentity")
         if LINUX:
             if identity.get("bootId") not in (None, process_table.boot_id()):

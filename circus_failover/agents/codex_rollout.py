@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from circus_failover.agents import client_file
 from circus_failover.agents.transcripts import last_records, time_of
 from circus_failover.policy import usage_limits
 from circus_failover.policy.health import Fault
@@ -180,7 +181,7 @@ def head(path: Path) -> Head:
 
 def _first_records(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        with open(path, "rb") as file:
+        with client_file.opened(path) as file:
             left = HEAD_BYTES
             while left > 0 and (line := file.readline(left)):
                 left -= len(line)

@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from circus_failover.agents import client_file
+
 BLOCK = 16 * 1024
 LIMIT = 256 * 1024
 
@@ -76,7 +78,7 @@ def newest_time(path: Path, limit: int = LIMIT) -> float | None:
 def _last_lines(path: Path, limit: int) -> Iterator[bytes]:
     """Yield the lines in the last `limit` bytes, the last one first, without one that is cut there."""
     try:
-        with open(path, "rb") as file:
+        with client_file.opened(path) as file:
             position = file.seek(0, 2)
             stop = max(0, position - limit)
             # In pieces, the last first: joining them with each block would cost the square of a long line.

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from circus_failover import agent_settings, process_table, tmux
 from circus_failover.agent_settings import AgentSettings
@@ -23,6 +24,7 @@ from tests.clients.faults import Fault
 from tests.clients.mock_api import Mock
 from tests.clients.waiting import wait_for
 
+T = TypeVar("T")
 MakeHome = Callable[..., ClaudeHome]
 BYPASS = "--dangerously-skip-permissions"
 LIMITED = (Fault.LIMIT_5H, Fault.LIMIT_WEEK, Fault.LIMIT_OPUS)
@@ -51,7 +53,12 @@ class Watched:
 
     def await_boot(self, stage: BootStage) -> Boot:
         """Wait until its start has come so far."""
-        return wait_for(f"the boot is {stage}", lambda: (b := self.boot()).stage is stage and b or None)
+
+        def look() -> Boot | None:
+            boot = self.boot()
+            return boot if boot.stage is stage else None
+
+        return self._await(f"its boot is {stage}", look)
 
     def move(self, keys: Sequence[str], answer: str) -> None:
         """Move the cursor of a menu; what is pressed before the client listens is lost, and pressed again."""
@@ -80,10 +87,14 @@ class Watched:
             health, seen = self.look()
             return (health, seen) if (health.state, health.what) == (state, what) else None
 
+        return self._await(f"it is {state} {what}", look)
+
+    def _await(self, what: str, look: Callable[[], T | None]) -> T:
         try:
-            return wait_for(f"it is {state} {what}", look)
+            return wait_for(what, look)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.look()}\n{self.client.screen()}") from None
+            said = f"{self.boot()}\n{self.look()}\n{self.client.screen()}"
+            raise AssertionError(f"{error}\n{said}") from None
 
 
 def agent(home: ClaudeHome, work: Path, args: str = BYPASS, dialogs: str = "") -> AgentSettings:
