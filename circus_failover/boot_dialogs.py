@@ -20,6 +20,9 @@ ANSWERS_MAX = 3
 """How often the same dialog is answered in one boot; when it comes back once more, the boot has failed."""
 MOVES_MAX = 12
 """How often the cursor of one menu is moved."""
+SETTLED_SECS = 0.5
+"""How long a menu's cursor must have stood where it is before the answer is confirmed: Claude Code 2.1.329 may
+draw a menu anew with the cursor back at "No, exit", just after it took a key."""
 LOST_SECS = 3.0
 """Keys that were read, and have changed nothing on the screen for so long, are lost."""
 
@@ -75,6 +78,8 @@ class Dialogs:
     pressed_at: float | None = None
     """When that was, in monotonic seconds; None: an earlier worker did it."""
     _before: Look | None = None
+    _since: float = 0.0
+    """Since when the dialog is open with its cursor where it is, in monotonic seconds."""
 
     @property
     def given(self) -> str:
@@ -90,6 +95,8 @@ class Dialogs:
                 self.pressed = None
             return None
         twice = before is not None and (before.dialog, before.chosen) == (now.dialog, now.chosen)
+        if not twice:
+            self._since = now.at
         if self.pressed is not None and self.pressed[0] == now.dialog:
             if self.pressed_at is None:
                 self.pressed_at = now.at
@@ -99,7 +106,10 @@ class Dialogs:
         if not twice:
             return None
         self.pressed = None
-        return self._answer(self.known[now.dialog], now.chosen)
+        follows = self._answer(self.known[now.dialog], now.chosen)
+        if isinstance(follows, Press) and follows.final and now.at - self._since < SETTLED_SECS:
+            return None
+        return follows
 
     def _lost(self, now: Look) -> bool:
         """Say whether the keys that were pressed have been read, and to no effect."""

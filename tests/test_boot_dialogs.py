@@ -5,7 +5,16 @@ from __future__ import annotations
 import json
 
 from circus_failover.agents.runtime import Dialog
-from circus_failover.boot_dialogs import ANSWERS_MAX, LOST_SECS, Dialogs, Hopeless, Look, Press, telling
+from circus_failover.boot_dialogs import (
+    ANSWERS_MAX,
+    LOST_SECS,
+    SETTLED_SECS,
+    Dialogs,
+    Hopeless,
+    Look,
+    Press,
+    telling,
+)
 
 TRUST = Dialog(
     "trust",
@@ -32,7 +41,7 @@ class Client:
         *rows: str,
         chosen: str | None = None,
         unread: int | None = 0,
-        secs: float = 0.1,
+        secs: float = SETTLED_SECS,
         blind: bool = False,
     ) -> Press | Hopeless | None:
         """Look once; what is to be pressed is pressed."""
@@ -140,6 +149,16 @@ def test_a_menu_is_confirmed_only_where_its_cursor_is_seen_at_the_answer() -> No
     assert client.keys("trust", "> No", "  Yes", chosen="exit") is None
     assert client.keys("trust", "  No", "> Yes", chosen="accept") == ("Enter",)
     assert client.dialogs.counts == {"trust": 1}
+
+
+def test_a_menu_that_is_drawn_anew_with_its_cursor_back_is_not_confirmed() -> None:
+    client = Client(trust="accept")
+    assert client.keys("trust", "> No", "  Yes", chosen="exit") == ("Down",)
+    for _ in range(2):
+        assert client.look("trust", "  No", "> Yes", chosen="accept", secs=SETTLED_SECS / 5) is None
+    assert client.look("trust", "> No", "  Yes", chosen="exit", secs=SETTLED_SECS / 5) is None
+    assert client.keys("trust", "> No", "  Yes", chosen="exit") == ("Down",)
+    assert client.keys("trust", "  No", "> Yes", chosen="accept") == ("Enter",)
 
 
 def test_enter_is_not_pressed_where_a_menu_is_at_another_answer() -> None:

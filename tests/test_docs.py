@@ -706,6 +706,17 @@ def test_every_argument_that_is_the_supervisors_is_documented_with_the_reason() 
     }
 
 
+def test_the_sources_of_what_a_client_does_are_documented_in_order() -> None:
+    rows = table(page("clients.md"), "source", "`claude`", "`codex`")
+    assert first_names(rows) == [str(source) for source in words.Source]
+    for column, name in ((1, "claude"), (2, "codex")):
+        code = "".join(path.read_text() for path in (ROOT / "circus_failover" / "agents").glob(f"{name}*.py"))
+        used = {str(source) for source in words.Source if f"Sign(Source.{source.name}" in code}
+        if name == "codex":  # chosen by whether the title says so
+            used |= {str(words.Source.TITLE), str(words.Source.SCREEN)}
+        assert {names(row[0])[0] for row in rows if row[column] != "-"} == used, name
+
+
 def test_every_hook_that_is_installed_is_documented() -> None:
     from circus_failover import client_hooks
 
@@ -743,7 +754,7 @@ def test_the_clients_that_are_told_of_are_those_that_are_tested() -> None:
 
 def test_the_figures_about_clients_are_those_of_the_code() -> None:
     from circus_failover import agent_health, asked_client, boot_dialogs, doctor_accounts, env_file, observing
-    from circus_failover.agents import claude_look, codex
+    from circus_failover.agents import claude, claude_look, codex
 
     text = " ".join(page("clients.md").split())
     assert f"is pressed again after {boot_dialogs.LOST_SECS:g} s" in text
@@ -752,6 +763,7 @@ def test_the_figures_about_clients_are_those_of_the_code() -> None:
     assert f"`cleanupPeriodDays` ({doctor_accounts.RETENTION_DAYS})" in text
     assert f"looks at each agent every {plugins.AgentStates.default_interval:g} s" in text
     assert f"looked at after {claude_look.QUIET_SECS:g} s of silence" in text
+    assert f"has said nothing for {claude.SPEAKS_SECS:g} s its hooks or its screen" in text
     assert f"after {codex.SETTLED_SECS:g} s the screen is believed" in text
     never = f"{agent_health.MISSED_LOOKS} intervals of AgentStates and {agent_health.SLACK_SECS:g} s"
     assert never in page("records.md")

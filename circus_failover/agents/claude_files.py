@@ -128,9 +128,9 @@ class Status:
 
 
 def status(home: Path, process: ProcessId) -> Status | None:
-    """Return what a process says of itself; None when it says nothing that is certainly its own."""
+    """Return what a process says of itself; None when nothing is certainly its own, or it has ended."""
     record, _ = load(home / "sessions" / f"{process.pid}.json")
-    if not record or owner(record, process.pid) != process:
+    if not record or owner(record, process.pid) != process or not process_table.may_run(process):
         return None
     conversation = text(record.get("sessionId"))
     return Status(

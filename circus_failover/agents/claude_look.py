@@ -23,7 +23,7 @@ from circus_failover.policy import usage_limits
 from circus_failover.policy.health import Fault, Sign
 from circus_failover.words import FaultKind, Source, State
 
-QUIET_SECS = 3.0
+QUIET_SECS = 2.0
 """When a turn has shown nothing for so long, the screen may say why: the client tries again by itself."""
 STATES = {"idle": State.IDLE, "busy": State.WORKING, "shell": State.IDLE, "waiting": State.WAITING}
 """What the words of a status file say. `shell`: it takes a prompt, and a tool runs in the background."""

@@ -519,6 +519,11 @@ def test_a_conversation_about_a_dialog_is_none() -> None:
     assert not claude_screen.read(box("● press esc to interrupt")).working
 
 
+def test_prompts_above_a_box_that_is_not_understood_are_no_menu() -> None:
+    shown = claude_screen.read(("❯ hello", "● heard: hello", "", RULE, "> ", RULE))
+    assert not shown.menu and not shown.box
+
+
 def test_work_is_told_by_the_line_of_the_mode_or_of_the_spinner() -> None:
     assert claude_screen.read(box(mode="⏵⏵ auto mode on · esc to interrupt")).working
     assert claude_screen.read(box("✻ Waiting for 1 background agent to finish")).working
@@ -664,6 +669,19 @@ def test_the_status_file_of_another_process_says_nothing(lab: Lab, changed: Reco
     lab.status("idle", **changed)
     lab.rows = box(mode="⏵⏵ auto mode on · esc to interrupt")
     assert (lab.health().state, lab.health().source) == (State.WORKING, Source.SCREEN)
+
+
+def test_the_status_file_of_a_process_that_has_ended_says_nothing(lab: Lab) -> None:
+    ended = subprocess.Popen(["sleep", "600"])
+    found = process_table.identify(ended.pid)
+    assert found is not None
+    lab.process = found
+    lab.status("busy")
+    assert lab.health().state is State.WORKING
+    ended.kill()
+    ended.wait()
+    assert lab.health().state is State.UNKNOWN
+    assert lab.runtime.boot(lab.place).stage is BootStage.WAIT
 
 
 def test_without_a_start_time_it_must_have_begun_after_its_process(lab: Lab) -> None:
@@ -908,6 +926,17 @@ def test_what_is_tried_again_is_seen_on_the_screen_of_a_long_turn_only(lab: Lab)
 def test_a_fault_of_which_nothing_is_saved_is_read_from_the_screen(lab: Lab) -> None:
     lab.status("idle")
     lab.rows = box("❯ hello", "  ⎿  You've hit your weekly limit · resets Nov 25, 6:57pm (UTC)")
+    assert lab.health().state is State.LIMITED
+
+
+def test_of_two_transcripts_that_of_its_own_directory_counts(lab: Lab, tmp_path: Path) -> None:
+    lab.status("idle")
+    lab.transcript(prompt(lab.now - 9), limit(lab.now - 8, lab.now + 3600))
+    other = lab.transcript(prompt(lab.now - 9), answer(lab.now - 4), project="-another")
+    os.utime(other, (lab.now + 5, lab.now + 5))
+    (tmp_path / "link").symlink_to(lab.work)
+    assert lab.health().state is State.LIMITED
+    lab.work = tmp_path / "link"
     assert lab.health().state is State.LIMITED
 
 

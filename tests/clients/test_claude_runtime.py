@@ -8,6 +8,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -60,20 +61,28 @@ class Watched:
 
         return self._await(f"its boot is {stage}", look)
 
-    def move(self, keys: Sequence[str], answer: str) -> None:
-        """Move the cursor of a menu; what is pressed before the client listens is lost, and pressed again."""
-        pressed = -math.inf
+    def answer(self, keys: Sequence[str], answer: str) -> Boot:
+        """Give an answer to a dialog by its keys, and return the boot when it is ready.
 
-        def moved() -> bool:
-            nonlocal pressed
-            if self.boot().chosen == answer:
-                return True
-            if time.monotonic() - pressed > AGAIN_SECS:
-                pressed = time.monotonic()
-                self.client.press(*keys)
-            return False
+        In its first moments the client may lose keys, and draw a menu anew, its cursor where it began:
+        so a key is pressed for what was seen twice, and again when nothing came of it.
+        """
+        before, pressed_for, pressed = Boot(BootStage.WAIT), "", -math.inf
 
-        wait_for(f"the cursor is at {answer}", moved)
+        def ready() -> Boot | None:
+            nonlocal before, pressed_for, pressed
+            boot, earlier = self.boot(), before
+            before = boot
+            if boot.stage is BootStage.READY:
+                return boot
+            at, now = boot.chosen or "", time.monotonic()
+            due = at != pressed_for or now - pressed > AGAIN_SECS
+            if boot.stage is BootStage.DIALOG and boot == earlier and due:
+                pressed_for, pressed = at, now
+                self.client.press(*(keys[-1:] if at == answer else keys[:-1]))
+            return None
+
+        return self._await(f"{answer} is taken in", ready)
 
     def look(self) -> tuple[Health, Observation]:
         """Return what it does, and what is seen of it."""
@@ -136,11 +145,7 @@ def test_each_dialog_at_a_start_is_foretold_recognised_and_got_past_by_its_keys(
         asked = one.await_boot(BootStage.DIALOG)
         assert (asked.dialog, asked.chosen) == (name, default)
         (dialog,) = [dialog for dialog in runtime.dialogs if dialog.name == name]
-        *moves, confirm = dialog.answers["accept"]
-
-        one.move(moves, "accept")
-        one.client.press(confirm)
-        ready = one.await_boot(BootStage.READY)
+        ready = one.answer(dialog.answers["accept"], "accept")
         assert (ready.evidence, ready.conversation) == ("status-file: idle", one.place.conversation)
         assert problems(runtime, home, agent(home, work)) == [], "what the client has noted is understood"
 
@@ -190,15 +195,14 @@ def test_what_a_client_does_is_seen_from_its_start_to_after_its_end(
 
     mock.fail(Fault.OVERLOADED, home.key)
     client.prompt("again")
-    client.await_match(r"529 Overloaded · retrying")
+    client.await_match(r"retrying in \d+s · attempt \d+/10")
 
     def retried() -> Health | None:
         health, _ = one.look()
         return health if health.fault is not None else None
 
     health = wait_for("it says what it tries again", retried)
-    assert health.state is State.WORKING and health.fault is not None
-    assert health.fault.kind is FaultKind.OVERLOAD and health.fault.retrying
+    assert health.state is State.WORKING and health.fault is not None and health.fault.retrying
     mock.heal()
     client.press("Escape")
     one.await_state(State.IDLE)
@@ -221,15 +225,19 @@ def test_what_a_client_does_is_seen_from_its_start_to_after_its_end(
     argv = runtime.resume(agent(other, elsewhere), conversation, other.folder)
     assert argv is not None, "the transcript is found from any working directory"
     client = start(other, *argv[1:], directory=elsewhere)
+    # A conversation that is there cannot be begun again: what would begin it says so, and ends.
+    twice = start(home, *runtime.fresh(agent(home, work), conversation)[1:])
     again = Watched(runtime, client, other, elsewhere, conversation)
     assert again.await_boot(BootStage.READY).conversation == conversation
     assert again.look()[0].state is State.IDLE
+    assert twice.ended() == 1
+    refused = Screen(tuple(twice.printed().splitlines()))
+    place = replace(one.place, conversation=None, screen=lambda: refused)
+    boot = runtime.boot(place)
+    assert boot.stage is BootStage.FAILED and "is already in use" in boot.evidence
     client.prompt("go on")
     client.await_screen("heard: go on; before: remember PAPAYA")
     _, seen = again.await_state(State.IDLE)
-    assert runtime.fresh(agent(home, work), conversation)[-2:] == ("--session-id", conversation)
-    twice = start(home, *runtime.fresh(agent(home, work), conversation)[1:])
-    assert twice.ended() == 1
     client.prompt("/clear")
     wait_for("it is another conversation", lambda: again.look()[1].conversation != conversation)
     assert again.look()[0].state is State.IDLE
