@@ -21,8 +21,8 @@ ANSWERS_MAX = 3
 MOVES_MAX = 12
 """How often the cursor of one menu is moved."""
 SETTLED_SECS = 0.5
-"""How long a menu's cursor must have stood where it is before the answer is confirmed: Claude Code 2.1.329 may
-draw a menu anew with the cursor back at "No, exit", just after it took a key."""
+"""How long a menu's cursor must have stood where it is before the answer is confirmed: Claude Code 2.1.329
+may draw a menu anew with the cursor back at "No, exit", just after it took a key."""
 LOST_SECS = 3.0
 """Keys that were read, and have changed nothing on the screen for so long, are lost."""
 

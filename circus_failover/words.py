@@ -67,7 +67,7 @@ class FaultKind(Word):
     """Too many requests at once (429), which is no usage limit."""
     OVERLOAD = "overload"
     NETWORK = "network"
-    SERVER = "server-error"
+    SERVER_ERROR = "server-error"
     OTHER = "other"
 
 

@@ -135,7 +135,7 @@ def fault(record: Mapping[str, Any], at: float | None) -> Fault:
 
 def of_code(code: str) -> FaultKind | None:
     """Return what an `error` alone says; None where it leaves that open, as `rate_limit` does."""
-    return _KINDS.get(code) or (FaultKind.SERVER if code == "server_error" else None)
+    return _KINDS.get(code) or (FaultKind.SERVER_ERROR if code == "server_error" else None)
 
 
 def _limit(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -174,7 +174,7 @@ def _kind(record: Mapping[str, Any], said: Fault | None) -> FaultKind:
     if error == "rate_limit" or status == 429:
         return FaultKind.RATE_LIMIT
     if error == "server_error" or (isinstance(status, int) and 500 <= status < 600):
-        return FaultKind.SERVER
+        return FaultKind.SERVER_ERROR
     return FaultKind.OTHER
 
 

@@ -140,6 +140,11 @@ def open_count(process: ProcessId) -> int:
 # -- writers -----------------------------------------------------------------------------------------------
 
 
+LOCK_LOOKS = 3
+"""The kernel lists its locks a page at a time, by their number in the list: one that is given up meanwhile
+makes the reader skip another (seq_file, fs/locks.c, Linux 6.18). So an empty list is looked at again."""
+
+
 def writers(homes: Sequence[Path], conversation: str) -> tuple[Writer, ...]:
     """Return the running processes that have a conversation open, or are being started to continue it.
 
@@ -207,14 +212,17 @@ def _lock_holders(homes: Sequence[Path], conversation: str) -> dict[int, str]:
             nodes[f"{os.major(device):02x}:{os.minor(device):02x}:{stat.st_ino}"] = str(path)
     if not (LINUX and nodes):
         return {}
-    holders: dict[int, str] = {}
-    with contextlib.suppress(OSError), open("/proc/locks") as file:
-        for line in file:
-            # `5: FLOCK  ADVISORY  WRITE 2445 fe:00:2311023 0 EOF`; one that waits has `->` behind the number.
-            words = line.split()
-            if len(words) >= 6 and words[1] == "FLOCK" and words[5] in nodes and words[4].isdigit():
-                holders[int(words[4])] = nodes[words[5]]
-    holders.pop(0, None)
+    for _ in range(LOCK_LOOKS):
+        holders: dict[int, str] = {}
+        with contextlib.suppress(OSError), open("/proc/locks") as file:
+            for line in file:
+                # `5: FLOCK  ADVISORY  WRITE 2445 fe:00:2311023 0 EOF`; one that waits has `->` after it.
+                words = line.split()
+                if len(words) >= 6 and words[1] == "FLOCK" and words[5] in nodes and words[4].isdigit():
+                    holders[int(words[4])] = nodes[words[5]]
+        holders.pop(0, None)
+        if holders:
+            break
     return holders
 
 

@@ -44,7 +44,7 @@ _CALLS = frozenset(("function_call", "custom_tool_call", "local_shell_call"))
 _KINDS = {
     "usage_limit_exceeded": FaultKind.USAGE_LIMIT,
     "server_overloaded": FaultKind.OVERLOAD,
-    "internal_server_error": FaultKind.SERVER,
+    "internal_server_error": FaultKind.SERVER_ERROR,
     "unauthorized": FaultKind.CREDENTIALS,
 }
 _STATUSES = {
@@ -297,7 +297,7 @@ def _kind(info: object) -> FaultKind | None:
             status = _mapping(said).get("http_status_code")
             if not isinstance(status, int) or isinstance(status, bool):
                 return FaultKind.NETWORK if name != "response_too_many_failed_attempts" else None
-            return _STATUSES.get(status) or (FaultKind.SERVER if status >= 500 else FaultKind.OTHER)
+            return _STATUSES.get(status) or (FaultKind.SERVER_ERROR if status >= 500 else FaultKind.OTHER)
     return None
 
 

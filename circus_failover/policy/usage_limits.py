@@ -171,7 +171,7 @@ _WORDINGS = (
         r" | selected model is at capacity | repeated 529 overloaded errors",
         FaultKind.OVERLOAD,
     ),
-    _wording(r"we're currently experiencing high demand", FaultKind.SERVER),
+    _wording(r"we're currently experiencing high demand", FaultKind.SERVER_ERROR),
     _wording(r"authentication error · this may be a temporary network issue", FaultKind.NETWORK, "spoken"),
     _wording(r"authentication error ·", FaultKind.CREDENTIALS, "spoken"),
     _wording(
@@ -204,7 +204,10 @@ _BY_WORDS = (
         FaultKind.RATE_LIMIT,
     ),
     (re.compile(r"authenticat|unauthorized|oauthtoken|invalidapikey|/login"), FaultKind.CREDENTIALS),
-    (re.compile(r"internalserver|server_error|highdemand|badgateway|serviceunavailable"), FaultKind.SERVER),
+    (
+        re.compile(r"internalserver|server_error|highdemand|badgateway|serviceunavailable"),
+        FaultKind.SERVER_ERROR,
+    ),
     (
         re.compile(
             r"connect|timedout|timeout|network|fetchfailed|econn|enotfound|socket|stream|sendingrequest|dns"
@@ -291,7 +294,7 @@ def _content(squeezed: str) -> FaultKind:
     if status[1] in _STATUSES:
         return _STATUSES[status[1]]
     if status[1].startswith("5"):
-        return FaultKind.OVERLOAD if "overloaded" in squeezed else FaultKind.SERVER
+        return FaultKind.OVERLOAD if "overloaded" in squeezed else FaultKind.SERVER_ERROR
     return FaultKind.OTHER
 
 

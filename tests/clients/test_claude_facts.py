@@ -193,6 +193,7 @@ def test_after_sigkill_its_tools_live_on_and_its_status_file_stays(
     client.prompt(f"do {LONG_TOOL}")
     tool = tool_of(client)
     home.await_status(client.pid, "busy")
+    wait_for("the prompt is saved", lambda: home.entries(work, conversation))
     assert client.end(signal.SIGKILL) == -signal.SIGKILL
     assert process_table.alive(tool)
     assert home.status(client.pid)["status"] == "busy", "the file says what is no longer true"

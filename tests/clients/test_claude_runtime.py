@@ -16,6 +16,7 @@ from circus_failover import agent_settings, process_table, tmux
 from circus_failover.agent_settings import AgentSettings
 from circus_failover.agents.claude import ClaudeRuntime
 from circus_failover.agents.runtime import Boot, Observation, Place, Screen
+from circus_failover.boot_dialogs import SETTLED_SECS
 from circus_failover.policy.health import Health, decide
 from circus_failover.settings import Account, Settings, Shared
 from circus_failover.words import BootStage, Credentials, FaultKind, Source, State
@@ -65,19 +66,20 @@ class Watched:
         """Give an answer to a dialog by its keys, and return the boot when it is ready.
 
         In its first moments the client may lose keys, and draw a menu anew, its cursor where it began:
-        so a key is pressed for what was seen twice, and again when nothing came of it.
+        so a key is pressed for what has stood for a moment, and again when nothing came of it.
         """
-        before, pressed_for, pressed = Boot(BootStage.WAIT), "", -math.inf
+        before, since, pressed_for, pressed = Boot(BootStage.WAIT), math.inf, "", -math.inf
 
         def ready() -> Boot | None:
-            nonlocal before, pressed_for, pressed
-            boot, earlier = self.boot(), before
-            before = boot
+            nonlocal before, since, pressed_for, pressed
+            boot, now = self.boot(), time.monotonic()
+            if boot != before:
+                before, since = boot, now
             if boot.stage is BootStage.READY:
                 return boot
-            at, now = boot.chosen or "", time.monotonic()
+            at = boot.chosen or ""
             due = at != pressed_for or now - pressed > AGAIN_SECS
-            if boot.stage is BootStage.DIALOG and boot == earlier and due:
+            if boot.stage is BootStage.DIALOG and now - since >= SETTLED_SECS and due:
                 pressed_for, pressed = at, now
                 self.client.press(*(keys[-1:] if at == answer else keys[:-1]))
             return None
@@ -249,7 +251,7 @@ KINDS: dict[Fault, tuple[State, str, FaultKind | None]] = {
     Fault.LIMIT_OPUS: (State.LIMITED, "dialog: usage-limit", FaultKind.USAGE_LIMIT),
     Fault.RATE: (State.IDLE, "", FaultKind.RATE_LIMIT),
     Fault.OVERLOADED: (State.IDLE, "", FaultKind.OVERLOAD),
-    Fault.BROKEN: (State.IDLE, "", FaultKind.SERVER),
+    Fault.BROKEN: (State.IDLE, "", FaultKind.SERVER_ERROR),
     Fault.UNAUTHORIZED: (State.WAITING, "login", FaultKind.CREDENTIALS),
     Fault.FORBIDDEN: (State.WAITING, "login", FaultKind.CREDENTIALS),
     Fault.CREDIT: (State.LIMITED, "", FaultKind.CREDIT),

@@ -115,7 +115,7 @@ class Launch:
 EXPECTED: dict[Fault, tuple[State, FaultKind | None]] = {
     Fault.RATE: (State.IDLE, FaultKind.RATE_LIMIT),
     Fault.OVERLOADED: (State.IDLE, FaultKind.OVERLOAD),
-    Fault.BROKEN: (State.IDLE, FaultKind.SERVER),
+    Fault.BROKEN: (State.IDLE, FaultKind.SERVER_ERROR),
     Fault.UNAUTHORIZED: (State.WAITING, FaultKind.CREDENTIALS),
     Fault.FORBIDDEN: (State.WAITING, FaultKind.CREDENTIALS),
     Fault.CREDIT: (State.LIMITED, FaultKind.CREDIT),

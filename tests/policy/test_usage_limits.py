@@ -400,9 +400,9 @@ def test_a_limit_says_which_it_is_and_when_it_resets(text: str, fault: Fault) ->
         ("■ exceeded retry limit, last status: 429 Too Many Requests", FaultKind.RATE_LIMIT),
         ("API Error: 529 Overloaded. This is a server-side issue", FaultKind.OVERLOAD),
         ('API Error: 500 {"error":{"type":"overloaded_error"}}', FaultKind.OVERLOAD),
-        ("API Error: 500 Internal server error. This is a server-side issue", FaultKind.SERVER),
-        ("API Error: 502 Bad Gateway", FaultKind.SERVER),
-        ("■ unexpected status 503 Service Unavailable: upstream", FaultKind.SERVER),
+        ("API Error: 500 Internal server error. This is a server-side issue", FaultKind.SERVER_ERROR),
+        ("API Error: 502 Bad Gateway", FaultKind.SERVER_ERROR),
+        ("■ unexpected status 503 Service Unavailable: upstream", FaultKind.SERVER_ERROR),
         ("API Error: 401 Invalid authentication credentials", FaultKind.CREDENTIALS),
         ("API Error: 403 forbidden", FaultKind.CREDENTIALS),
         ("■ unexpected status 403 Forbidden: no", FaultKind.CREDENTIALS),
@@ -432,7 +432,7 @@ def test_a_limit_says_which_it_is_and_when_it_resets(text: str, fault: Fault) ->
         ("API Error: 42900 is no status", FaultKind.OTHER),
         ("API Error: something new", FaultKind.OTHER),
         ("⎿ 529 Overloaded · retrying in 3s · attempt 3/10", FaultKind.OVERLOAD),
-        ("stream error: unexpected status 500; retrying 1/5 in 200ms…", FaultKind.SERVER),
+        ("stream error: unexpected status 500; retrying 1/5 in 200ms…", FaultKind.SERVER_ERROR),
     ],
 )
 def test_other_faults_are_told_apart_by_what_they_say(text: str, kind: FaultKind) -> None:
