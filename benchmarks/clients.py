@@ -1,8 +1,8 @@
 """From a wake to ready, with the real clients, beside the client's own bare start-up in the same run.
 
-Both resume a conversation of the same size. Bare is the client in a plain tmux session, from its exec to the
-moment at which its own files say that it is ready; ours is from the message to the phase `up`. Needs npm once
-(`tests/clients/install.py`); nothing here uses a network.
+Both resume a conversation of the same size, and are ready by the same proof (`Runtime.boot`). Bare is the
+client in a plain tmux session, from starting that; ours is from the message to the phase `up`. Needs npm
+once (`tests/clients/install.py`); nothing here uses a network.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from pathlib import Path
 
 from benchmarks.ground import say
 from benchmarks.result import Figure, Result, middle
+from circus_failover import process_table, tmux
+from circus_failover.agents import RUNTIMES
+from circus_failover.agents.runtime import Place, Screen
+from circus_failover.words import BootStage
 from tests.clients import accounts, install
-from tests.clients.accounts import ClaudeHome, CodexHome, Home
+from tests.clients.accounts import Home
 from tests.clients.client import Client, end_marked
 from tests.clients.install import Clients, NotInstalled
 from tests.clients.mock_api import Mock
@@ -43,7 +47,10 @@ def benchmark(rounds: int) -> list[Result]:
         clients = install.ensure()
     except NotInstalled as error:
         raise RuntimeError(str(error)) from error
-    return [_measure(clients, runtime, rounds) for runtime in ("claude", "codex")]
+    try:
+        return [_measure(clients, runtime, rounds) for runtime in ("claude", "codex")]
+    except AssertionError as error:  # of the harness: what was awaited did not come
+        raise RuntimeError(str(error)) from error
 
 
 def _measure(clients: Clients, runtime: str, rounds: int) -> Result:
@@ -63,7 +70,7 @@ def _measure(clients: Clients, runtime: str, rounds: int) -> Result:
         fleet = Fleet(folder / "fleet")
         stack.callback(fleet.close)
         real = RealFleet(fleet, clients, network, mock)
-        real.account(home)
+        real.account(home, folder / "shared")
         args = "--dangerously-skip-permissions" if runtime == "claude" else ""
         for name in ("ours", "bare"):
             real.agent(name, home, work, args, failover__ready_secs="0")
@@ -84,7 +91,7 @@ def _measure(clients: Clients, runtime: str, rounds: int) -> Result:
             begun = time.perf_counter()
             argv = [str(program), *resume, *args.split()]
             client = Client(own, network, argv, home.variables, work, str(folder))
-            _until(_ready(home, client, conversation))
+            _until(_ready(runtime, home, client, work, conversation))
             taken["bare"].append(time.perf_counter() - begun)
             client.end(signal.SIGTERM)
             with Events(fleet) as events:
@@ -114,12 +121,16 @@ def _home(runtime: str, folder: Path, mock: Mock, work: Path) -> Home:
     return codex
 
 
-def _ready(home: Home, client: Client, conversation: str) -> Callable[[], bool]:
-    """What the client itself says first: the status file of Claude Code, the open conversation of Codex."""
-    if isinstance(home, ClaudeHome):
-        return lambda: home.status(client.pid).get("status") == "idle"
-    assert isinstance(home, CodexHome)
-    return lambda: "›" in client.screen()
+def _ready(runtime: str, home: Home, client: Client, work: Path, conversation: str) -> Callable[[], bool]:
+    """Return what says whether a client that was started by itself is ready."""
+
+    def screen() -> Screen | None:
+        found = tmux.screen(client.socket, client.pane)
+        return None if found is None else found[1]
+
+    begun = time.time() - process_table.seconds_since(client.process().start)
+    place = Place(client.process(), home.folder, work, conversation, begun - 0.1, screen=screen)
+    return lambda: RUNTIMES[runtime].boot(place).stage is BootStage.READY
 
 
 def _until(ready: Callable[[], bool]) -> None:
