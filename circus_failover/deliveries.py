@@ -20,7 +20,7 @@ from circus_failover.agent import Agent
 from circus_failover.process_table import ProcessId
 from circus_failover.records import TaskRow
 from circus_failover.store import Store, StoreError
-from circus_failover.words import Phase, TaskState
+from circus_failover.words import Phase, State, TaskState
 from circus_failover.workforce import start_worker, whereabouts
 
 if TYPE_CHECKING:
@@ -163,6 +163,9 @@ class Deliveries:
         if agent.phase is not Phase.UP or agent.action is not None or agent.wedged or agent.observed:
             if task.state == str(TaskState.TYPING) and agent.phase is not Phase.UP:
                 self._back(agent, task, "its launch ended before it was seen to take the task")
+            return
+        if agent.health().state in (State.WAITING, State.LIMITED):
+            # A dialog is open, or may be: a figure in what is typed would choose one of its entries.
             return
         if task.state == str(TaskState.TYPING) and task.generation != agent.row.generation:
             self._back(agent, task, "its launch ended before it was seen to take the task")

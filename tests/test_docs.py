@@ -763,6 +763,7 @@ def test_the_figures_about_clients_are_those_of_the_code() -> None:
     assert f"`cleanupPeriodDays` ({doctor_accounts.RETENTION_DAYS})" in text
     assert f"looks at each agent every {plugins.AgentStates.default_interval:g} s" in text
     assert f"looked at after {claude_look.QUIET_SECS:g} s of silence" in text
+    assert f"in a turn that was silent for {claude_look.QUIET_SECS:g} s" in text
     assert f"has said nothing for {claude.SPEAKS_SECS:g} s its hooks or its screen" in text
     assert f"after {codex.SETTLED_SECS:g} s the screen is believed" in text
     never = f"{agent_health.MISSED_LOOKS} intervals of AgentStates and {agent_health.SLACK_SECS:g} s"

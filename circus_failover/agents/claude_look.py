@@ -195,7 +195,8 @@ class Look:
 
     def _why_so_long(self, told: Sign) -> Iterator[Sign]:
         """Yield what the client is trying again, when a turn has shown nothing for some seconds."""
-        since = max(told.at or 0.0, self.tail.newest or 0.0)
+        # Not its newest record: each further try leaves one (`api-request`, 2.1.329), and shows nothing.
+        since = max(told.at or 0.0, self.tail.state_at or 0.0)
         if told.state is not State.WORKING or self.now - since <= QUIET_SECS:
             return
         said = self._said_on_screen()

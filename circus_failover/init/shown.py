@@ -67,8 +67,18 @@ def move_text(move: Move) -> str:
     return f"{source} -> {target}: {move.files} file{'s' * (move.files != 1)}, {move.size} bytes; {how}"
 
 
-def next_lines(wish: Wish, survey: Survey, verbs: Container[str], report: Report) -> list[str]:
-    """Return the commands that come next, one a line, each as it can be typed."""
+def next_lines(
+    wish: Wish, survey: Survey, verbs: Container[str], report: Report, hooked: Container[str] = ()
+) -> list[str]:
+    """Return the commands that come next, one a line, each as it can be typed.
+
+    Args:
+        wish: what was wanted.
+        survey: what was found.
+        verbs: the verbs that there are.
+        report: what `validate` found.
+        hooked: the accounts that have our hooks by now.
+    """
     lines = []
     known = {home.path: home.credentials for home in survey.homes}
     for account in wish.accounts:
@@ -82,8 +92,8 @@ def next_lines(wish: Wish, survey: Survey, verbs: Container[str], report: Report
     ini = shlex.quote(str(wish.folder / files.INI))
     lines.append(f"failoverctl up {ini}" if report.ok else f"failoverctl validate {ini}")
     if "hooks" in verbs:
-        hooked = [account for account in wish.accounts if account.runtime in VARIABLES]
-        lines += [f"failoverctl hooks install {ini} --account {account.name}" for account in hooked]
+        without = [one for one in wish.accounts if one.runtime in VARIABLES and one.name not in hooked]
+        lines += [f"failoverctl hooks install {ini} --account {account.name}" for account in without]
     if "adopt" in verbs and any(not found.launch for found in survey.sessions):
         lines.append(f"failoverctl adopt {ini}")
     return lines

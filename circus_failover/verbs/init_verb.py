@@ -35,7 +35,8 @@ class Init(Command):  # type: ignore[misc]
     the links to shared state, and ends by what `validate` says. What is there is never overwritten, and
     conversations are moved into the shared folder only when you say so. Credentials are never touched.
 
-    Interrupted at any moment, the next `init` goes on; `init --undo` puts everything back.
+    Interrupted at any moment, the next `init` goes on; `init --undo` puts everything back but hooks, which
+    `failoverctl hooks remove` takes out.
 
     Command line
     ------------
@@ -171,22 +172,23 @@ def _init(opts: dict[str, Any], chosen: Options, options: dict[str, Any], asks: 
     return _finished(opts, answer, prepared.wish, found)
 
 
-def _hooks(wish: Wish, agreed: Callable[[HooksPlan], bool]) -> list[str]:
-    """Put our hooks into the accounts' settings, where that is agreed to; return the files that changed."""
+def _hooks(wish: Wish, agreed: Callable[[HooksPlan], bool]) -> dict[str, str]:
+    """Put our hooks into the settings of accounts, where that is agreed to; return where, by account."""
     from circus_failover import client_hooks
 
-    changed = []
+    there = {}
     for account in wish.accounts:
         if account.runtime not in client_hooks.FILES:
             continue
         try:
             plan = client_hooks.installing(account.runtime, account.home, client_hooks.reporter())
-            if plan.changes and agreed(plan):
-                client_hooks.carry_out(plan)
-                changed.append(str(plan.target))
+            if plan.changes and not agreed(plan):
+                continue
+            client_hooks.carry_out(plan)
+            there[account.name] = str(plan.target)
         except client_hooks.HooksError as error:
             warn(f"no hooks for {account.name}: {error}")
-    return changed
+    return there
 
 
 def _wants(dialogue: Dialogue, plan: HooksPlan) -> bool:
@@ -247,7 +249,7 @@ def _finished(opts: dict[str, Any], answer: dict[str, Any], wish: Wish, found: S
     from circus_failover.validation import validate
 
     report = validate(wish.folder / files.INI)
-    commands = shown.next_lines(wish, found, get_commands(), report)
+    commands = shown.next_lines(wish, found, get_commands(), report, answer.get("hooks", ()))
     if opts["json"]:
         print_json({**answer, "validate": shown.report_json(report), "next": commands}, opts)
     else:

@@ -82,6 +82,16 @@ def test_what_circusd_is_told_is_shown_logged_and_remembered_and_nonsense_is_ref
     ]
     assert "permission: Bash" in fleet.ctl("history", "alpha").out
 
+    # A question is open there: what is typed would answer it.
+    assert fleet.call("wake", name="alpha", task="choose 1")["status"] == "ok"
+    fleet.await_ticks()
+    with fleet.store() as store:
+        (task,) = store.tasks("alpha")
+    assert (task.state, task.attempts) == ("queued", 0)
+    say(fleet, look_at(alpha, Health(State.IDLE, Source.STATUS_FILE, 7.0)), interval=600)
+    fleet.await_screen("alpha", "done: choose 1")
+    say(fleet, look_at(alpha, WAITING), interval=600)
+
     with Events(fleet) as events:
         nearly = agent_health.SLACK_SECS - 0.5
         say(fleet, look_at(forgotten, WAITING, at=time.time() - nearly), interval=0.01)
