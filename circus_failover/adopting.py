@@ -238,10 +238,12 @@ def write(ini: Path, adoptions: Sequence[Adoption]) -> dict[str, Path]:
             if files[adoption.identity] != ini:
                 private_file.write(files[adoption.identity], adoption.section())
         if added:
-            before = ini.read_text(encoding="utf-8")
-            mode = ini.stat().st_mode & 0o777
-            private_file.replace(ini, "\n".join([before.rstrip("\n"), "", *added]))
-            ini.chmod(mode)
+            # What a link leads to is changed, and the link stays.
+            target = Path(os.path.realpath(ini))
+            before = target.read_text(encoding="utf-8")
+            mode = target.stat().st_mode & 0o777
+            private_file.replace(target, "\n".join([before.rstrip("\n"), "", *added]))
+            target.chmod(mode)
     except (OSError, configparser.Error) as error:
         raise Failed(f"the sections could not be written: {error}") from error
     return files

@@ -250,6 +250,40 @@ def descendants(root: ProcessId) -> list[ProcessId]:
     return found
 
 
+def children(process: ProcessId) -> list[ProcessId]:
+    """Return the running children of a process; none where that cannot be told."""
+    pids: list[int] = []
+    if not _lists_children():
+        pids = [stat.id.pid for stat in table().values() if stat.parent == process.pid]
+    else:
+        try:
+            # By thread (proc(5)): a child may have been started by any of them.
+            threads = os.listdir(f"/proc/{process.pid}/task")
+        except OSError:
+            threads = []
+        for thread in threads:
+            try:
+                with open(f"/proc/{process.pid}/task/{thread}/children", "rb", buffering=0) as file:
+                    pids += map(int, file.read().split())
+            except OSError:
+                continue
+    found = []
+    for pid in pids:
+        try:
+            stat = read(pid)
+        except ProbeFailed:
+            continue
+        if stat is not None and stat.parent == process.pid and stat.run_state not in "ZX":
+            found.append(stat.id)
+    return found
+
+
+@functools.cache
+def _lists_children() -> bool:
+    """Say whether the kernel lists children (CONFIG_PROC_CHILDREN); else the whole table is read."""
+    return LINUX and os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+
+
 def carrying(launch: str) -> list[ProcessId]:
     """Return the running processes whose environment says that they belong to this launch.
 

@@ -26,6 +26,8 @@ LARGEST = 16 * 1024 * 1024
 """Of a file that is read whole. `.claude.json` of a long-time user has a megabyte."""
 HEAD = 256 * 1024
 """So much of a transcript's beginning is searched for the first prompt."""
+CLIENT_DEPTH = 2
+"""How far below the pane's own process a client is looked for: a shell, and a script that it runs."""
 EARLY_SECS = 2.0
 """By how much `startedAt` may be before the start of its process: two clocks, one of them in ticks."""
 AHEAD_SECS = 60.0
@@ -127,8 +129,36 @@ class Status:
     """Epoch seconds at which its session began."""
 
 
-def status(home: Path, process: ProcessId) -> Status | None:
-    """Return what a process says of itself; None when nothing is certainly its own, or it has ended."""
+def status(home: Path, process: ProcessId, depth: int = CLIENT_DEPTH) -> Status | None:
+    """Return what a process says of itself, or its client below it; None when nothing is certainly theirs.
+
+    Args:
+        home: the account home.
+        process: the client, or a shell or script that has started it.
+        depth: how far below the process the client may be.
+    """
+    own = _own_status(home, process)
+    # A client that says nothing of itself is not taken for another one that it runs as a tool.
+    if own is None and depth > 0 and not _is_client(process.pid):
+        for child in process_table.children(process):
+            own = status(home, child, depth - 1)
+            if own is not None:
+                break
+    return own
+
+
+def _is_client(pid: int) -> bool:
+    """Say whether a process is a Claude Code by its command line; also where that cannot be told."""
+    import psutil
+
+    try:
+        words = psutil.Process(pid).cmdline()
+    except (psutil.Error, OSError):
+        return True
+    return any("claude" in os.path.basename(word) for word in words[:2])
+
+
+def _own_status(home: Path, process: ProcessId) -> Status | None:
     record, _ = load(home / "sessions" / f"{process.pid}.json")
     if not record or owner(record, process.pid) != process or not process_table.may_run(process):
         return None

@@ -9,7 +9,6 @@ is asked for open files, which other users' processes and some systems do not gi
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import re
@@ -63,7 +62,7 @@ def client(process: ProcessId) -> Held:
     own = held(process)
     if own.locks or own.rollouts:
         return own
-    found = (held(child) for child in children(process))
+    found = (held(child) for child in process_table.children(process))
     return next((one for one in found if one.locks or one.rollouts), own)
 
 
@@ -90,31 +89,6 @@ def _open_files_portable(pid: int) -> list[str]:
         return []
 
 
-def children(process: ProcessId) -> list[ProcessId]:
-    """Return the running children of a process; none where that cannot be told."""
-    if not _lists_children():
-        return [stat.id for stat in process_table.table().values() if stat.parent == process.pid]
-    pids: list[int] = []
-    with contextlib.suppress(OSError):
-        # By thread (proc(5)), and Codex starts its tools from any of them.
-        for task in os.listdir(f"/proc/{process.pid}/task"):
-            with contextlib.suppress(OSError), open(f"/proc/{process.pid}/task/{task}/children") as file:
-                pids += map(int, file.read().split())
-    found = []
-    for pid in pids:
-        with contextlib.suppress(ProbeFailed):
-            stat = process_table.read(pid)
-            if stat is not None and stat.parent == process.pid and stat.run_state not in "ZX":
-                found.append(stat.id)
-    return found
-
-
-@functools.cache
-def _lists_children() -> bool:
-    """Say whether the kernel lists children (CONFIG_PROC_CHILDREN); else the whole table is read."""
-    return LINUX and os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
-
-
 def tools(process: ProcessId) -> tuple[ProcessId, ...]:
     """Return the running commands of a client's shell tool: also those that have outlived their turn.
 
@@ -124,7 +98,7 @@ def tools(process: ProcessId) -> tuple[ProcessId, ...]:
         return ()
     return tuple(
         child
-        for child in children(process)
+        for child in process_table.children(process)
         if any(entry.startswith(_CALL) for entry in process_table.environ(child.pid) or ())
     )
 

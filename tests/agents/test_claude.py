@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -26,6 +27,7 @@ from circus_failover.policy.health import Fault, Health, Sign, decide
 from circus_failover.process_table import ProcessId
 from circus_failover.settings import Account, Settings, Shared
 from circus_failover.words import BootStage, Credentials, FaultKind, Source, State
+from tests.clients.waiting import wait_for
 
 CONVERSATION = "10092de7-aa55-4d5b-aa86-dfee2b9966cc"
 OTHER = "65da1aac-9b8c-490b-b24d-bbe0bbcb4c33"
@@ -1011,3 +1013,23 @@ def test_a_look_at_files_alone_is_the_same_whoever_looks(lab: Lab) -> None:
     key: Callable[[Sign], str] = repr
     assert sorted(one.signs, key=key) == sorted(other.signs, key=key)
     assert claude_home.check(None, lab.home, {}, ()) == claude_home.check(None, lab.home, {}, ())
+
+
+@pytest.mark.parametrize(("called", "state"), [("sh", State.WORKING), ("claude", State.UNKNOWN)])
+@pytest.mark.skipif(not process_table.LINUX, reason="start times of /proc")
+def test_a_client_below_a_shell_is_the_agents_and_one_below_a_client_is_a_tool(
+    lab: Lab, called: str, state: State
+) -> None:
+    with subprocess.Popen([called, "-c", "sleep 600; :"], executable="/bin/sh") as above:
+        try:
+            started = process_table.identify(above.pid)
+            assert started is not None
+            (lab.process,) = wait_for("its child", lambda: process_table.children(started))
+            lab.status("busy")
+            below, lab.process = lab.process, started
+            assert lab.health().state is state
+            process_table.send(below, signal.SIGKILL)
+            wait_for("the child's end", lambda: not process_table.children(started))
+            assert lab.health().state is State.UNKNOWN
+        finally:
+            above.kill()

@@ -12,7 +12,7 @@ import pytest
 
 from circus_failover import process_table
 from tests.clients.accounts import ClaudeHome, CodexHome
-from tests.clients.client import Start
+from tests.clients.client import Client, Start
 from tests.clients.faults import Fault
 from tests.clients.install import Clients
 from tests.clients.mock_api import Mock
@@ -97,18 +97,21 @@ def test_a_conversation_that_somebody_has_open_by_hand_is_not_resumed(
     assert fleet.launches("x")[0].wake_cause == "idle-reaped-resume"
 
 
-def test_a_client_started_by_hand_is_adopted_as_it_is_and_resumed_later(
-    real: RealFleet, claude_home: Callable[..., ClaudeHome], work: Path, folder: Path, start: Start
+def test_a_client_typed_into_a_shell_is_adopted_as_it_is_and_resumed_later(
+    real: RealFleet, claude_home: Callable[..., ClaudeHome], work: Path, folder: Path, network: Network
 ) -> None:
     fleet, home = real.fleet, claude_home("a", shared=True)
     real.account(home, folder / "shared")
     fleet.agent("other")
     fleet.start()
-    client = start(home, BYPASS)
-    home.await_status(client.pid, "idle")
+    (folder / "t").mkdir()
+    shell = ["/bin/sh", "-c", '"$0" "$@"; :', str(real.clients.claude), BYPASS]
+    client = Client(folder / "t", network, shell, home.variables, work, str(folder))
+    (program,) = wait_for("the client", lambda: process_table.children(client.process()), LONGEST_SECS)
+    home.await_status(program.pid, "idle")
     client.prompt("remember KIWI")
     client.await_screen("heard: remember KIWI")
-    conversation = home.status(client.pid)["sessionId"]
+    conversation = home.status(program.pid)["sessionId"]
     adopted = fleet.ctl("adopt", "--socket", str(client.socket), "--name", "x", "--yes", timeout=LONGEST_SECS)
     assert adopted.code == 0, adopted
     assert fleet.view("x")["pid"] == client.pid
