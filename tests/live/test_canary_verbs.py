@@ -313,6 +313,12 @@ def test_a_drill_that_is_interrupted_at_its_beginning_leaves_nothing_behind(
     wait_for("everything it started has ended", lambda: not mentions(scratch))
 
 
+def heed_signals() -> None:
+    """Tests that run in the background of a shell ignore SIGINT, or by nohup SIGHUP, and so would this."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def started(fleet: Fleet, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run failoverctl beside the test; it is ended afterwards in any case."""
@@ -323,8 +329,7 @@ def started(fleet: Fleet, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # Tests that run in the background of a shell ignore SIGINT, and so would this.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heed_signals,
     )
     try:
         yield process
