@@ -28,11 +28,13 @@ from circus_failover.agents.runtime import Place, Screen
 from circus_failover.policy.health import Health, decide
 from circus_failover.settings import Account, Settings, Shared
 from circus_failover.words import BootStage, Credentials, FaultKind, Source, State
+from tests.clients.waiting import wait_for
 
 NOW = 1_795_286_800.0
-HERE = "01a1ff65-d390-73e2-9772-2250e3afd579"
+# Of this process alone: who has a conversation open is looked for on the whole host.
+HERE = f"01a1ff65-d390-73e2-9772-{os.getpid():012x}"
 """An id that says 2026-11-21 18:37 UTC."""
-OTHER = "01a1ff6b-ab0b-7392-bc9c-3443fa692804"
+OTHER = f"01a1ff6b-ab0b-7392-bc9c-{os.getpid():012x}"
 linux = pytest.mark.skipif(not process_table.LINUX, reason="open files are listed by /proc")
 Record = dict[str, Any]
 
@@ -681,6 +683,8 @@ def child(
     )
     with begun:
         try:
+            # Popen returns when the program is being executed; its environment is there a moment later.
+            wait_for("its environment", lambda: any(process_table.environ(begun.pid) or ()))
             yield begun
         finally:
             begun.kill()
