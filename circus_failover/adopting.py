@@ -23,9 +23,9 @@ from circus_failover import agent_settings, fleet_file, private_file, process_ta
 from circus_failover.agents import RUNTIMES
 from circus_failover.agents.runtime import Runtime
 from circus_failover.circusd_site import Site, ask, listens
+from circus_failover.client_processes import home_of
 from circus_failover.client_sessions import ClientSession
 from circus_failover.failure import Failed
-from circus_failover.init.clients import home_of
 from circus_failover.problems import Problem, SettingsError
 from circus_failover.settings import Account, Settings
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from circus_failover import process_table, tmux
-from circus_failover.init.clients import home_of, runtime_of
+from circus_failover.client_processes import home_of, runtime_of
 from circus_failover.process_table import ProbeFailed, ProcessId
 
 

@@ -895,8 +895,8 @@ def test_the_example_of_a_runtime_is_one(tmp_path: Path) -> None:
 
 
 def test_what_a_new_runtime_is_entered_in_is_there() -> None:
-    from circus_failover import agents, asked_client, client_events, client_hooks
-    from circus_failover.init import clients, contents, survey
+    from circus_failover import agents, asked_client, client_events, client_hooks, client_processes
+    from circus_failover.init import contents, survey
 
     _, _, section = page("contributing.md").partition("\n## How to add a runtime\n")
     section, _, _ = section.partition("\n## ")
@@ -905,8 +905,8 @@ def test_what_a_new_runtime_is_entered_in_is_there() -> None:
         "settings.RUNTIMES": settings.RUNTIMES,
         "settings.DEFAULT_LINKS": settings.DEFAULT_LINKS,
         "DEFAULT_NEVER": settings.DEFAULT_NEVER,
-        "init.clients.VARIABLES": clients.VARIABLES,
-        "DEFAULT_HOMES": clients.DEFAULT_HOMES,
+        "client_processes.VARIABLES": client_processes.VARIABLES,
+        "DEFAULT_HOMES": client_processes.DEFAULT_HOMES,
         "init.survey._MARKS": survey._MARKS,
         "client_hooks.HOOKS": client_hooks.HOOKS,
         "FILES": client_hooks.FILES,

@@ -14,9 +14,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from circus_failover import shared_state, state_dir
+from circus_failover import client_processes, shared_state, state_dir
 from circus_failover.failure import Failed
-from circus_failover.init import clients, contents, files, moving, plan
+from circus_failover.init import contents, files, moving, plan
 from circus_failover.init.contents import MERGE_DEPTH
 from circus_failover.init.moving import Header, Journal
 from circus_failover.init.plan import Ground, HomeGround, Plan, Wish
@@ -188,7 +188,7 @@ def refuse_busy(homes: Iterable[tuple[str, str]], state: str) -> None:
 
 def _busy(homes: Iterable[tuple[str, str]]) -> Iterator[str]:
     for runtime, home in homes:
-        if users := clients.users(Path(home), runtime):
+        if users := client_processes.users(Path(home), runtime):
             shown = ", ".join(map(str, users[:5])) + (f" and {len(users) - 5} more" if users[5:] else "")
             yield f"home {printable(home)} is in use: {shown}; nothing is moved while it is: end them first"
 

@@ -7,8 +7,8 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
+from circus_failover.client_processes import DEFAULT_HOMES, VARIABLES
 from circus_failover.init import files
-from circus_failover.init.clients import DEFAULT_HOMES, VARIABLES
 from circus_failover.init.plan import Move, Plan, Wish
 from circus_failover.init.steps import Kind, Step
 from circus_failover.init.survey import Survey

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
 
+from circus_failover import client_processes
 from circus_failover.agents import RUNTIMES
+from circus_failover.client_processes import DEFAULT_HOMES, VARIABLES, Client
 from circus_failover.client_sessions import ClientSession, find, usual_sockets
-from circus_failover.init import clients
-from circus_failover.init.clients import DEFAULT_HOMES, VARIABLES, Client
 from circus_failover.settings import DEFAULT_LINKS
 from circus_failover.words import Credentials
 
@@ -69,7 +69,7 @@ def look(variables: Mapping[str, str], sockets: Iterable[Path] = (), accounts: I
         sockets: further tmux sockets to look at.
         accounts: further homes to look at.
     """
-    running = clients.running()
+    running = client_processes.running()
     trouble: list[str] = []
     sessions = tuple(find([*usual_sockets(variables), *sockets], trouble))
     return Survey(

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from circus_failover.agent_settings import IDENTITY
+from circus_failover.client_processes import DEFAULT_HOMES
 from circus_failover.failure import USAGE, Failed
 from circus_failover.init import files
-from circus_failover.init.clients import DEFAULT_HOMES
 from circus_failover.init.plan import Agent, Wish
 from circus_failover.init.survey import Survey, runtime_of_home
 from circus_failover.problems import describe, nearest

@@ -9,7 +9,7 @@ from circus.commands.base import Command
 from circus.exc import ArgumentError, CallError
 
 from circus_failover.failure import FOUND, REFUSED, Failed
-from circus_failover.verbs.local_tools import at_most_one, print_json, progress, warn
+from circus_failover.verbs.local_tools import at_most_one, consent, print_json, progress, warn
 
 if TYPE_CHECKING:
     from circus_failover.adopting import Adoption, LeftAlone
@@ -93,7 +93,7 @@ class Adopt(Command):  # type: ignore[misc]
         if not adoptions or options.get("dry-run") or options.get("dry_run"):
             return self._answer(opts, ini, adoptions, alone, trouble, {}, done=False)
         if not options.get("yes"):
-            self._consent(len(adoptions))
+            consent(f"Write {'this section' if len(adoptions) == 1 else 'these sections'}?")
         files = adopting.write(ini, adoptions)
         failed: dict[str, str] = {}
         site = site_of(ini)
@@ -110,17 +110,6 @@ class Adopt(Command):  # type: ignore[misc]
                 state = failed.get(adoption.identity) or "taken in, as it was"
                 print(f"{adoption.identity}: {state} ({files[adoption.identity]})")
         return self._answer(opts, ini, adoptions, alone, trouble, failed, done=True)
-
-    def _consent(self, number: int) -> None:
-        import sys
-
-        if not sys.stdin.isatty():
-            raise Failed("nothing was written: --yes does it without asking, --dry-run only shows")
-        if (
-            input(f"Write {'this section' if number == 1 else 'these sections'}? [y/N] ").strip().lower()
-            != "y"
-        ):
-            raise Failed("nothing was written")
 
     def _show(self, ini: Path, adoptions: list[Adoption], alone: list[LeftAlone], trouble: list[str]) -> None:
         from circus_failover.adopting import place

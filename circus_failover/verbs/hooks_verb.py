@@ -6,7 +6,6 @@ It reads its arguments, shows the change, asks, and prints; what is written is `
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from circus.exc import ArgumentError
 
 from circus_failover.failure import FOUND, REFUSED, Failed
 from circus_failover.problems import nearest
-from circus_failover.verbs.local_tools import print_json
+from circus_failover.verbs.local_tools import consent, print_json
 
 if TYPE_CHECKING:
     from circus_failover.client_hooks import Plan, Status
@@ -179,7 +178,7 @@ def _change(opts: dict[str, Any], action: str, place: Place, yes: bool, dry_run:
         _print_plan(plan)
     if plan.changes and not dry_run:
         if not yes:
-            _consent(plan)
+            consent(f"Write {plan.target}?")
         client_hooks.carry_out(plan)
         written = True
     note = TRUST if action == "install" and place.runtime == "codex" and plan.changes else None
@@ -209,19 +208,6 @@ def _print_plan(plan: Plan) -> None:
         print(f"{plain(plan.path)} is a link: {plain(plan.target)} changes, for every home that links to it")
     for line in plan.diff().splitlines():
         print(plain(line))
-
-
-def _consent(plan: Plan) -> None:
-    """Ask on the terminal.
-
-    Raises:
-        Failed: nobody can be asked, or the answer is no.
-    """
-    if not sys.stdin.isatty():
-        raise Failed("nothing was written: --yes does it without asking, --dry-run only shows")
-    print(f"Write {plan.target}? [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise Failed("nothing was written")
 
 
 def _titled(place: Place) -> str:

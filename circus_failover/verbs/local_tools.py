@@ -11,6 +11,8 @@ from typing import Any
 
 from circus.exc import ArgumentError
 
+from circus_failover.failure import Failed
+
 
 def at_most_one(verb: str, args: tuple[str, ...]) -> str | None:
     """Return the one circus.ini that was named, or None.
@@ -41,6 +43,22 @@ def by() -> str:
         return f"{getpass.getuser()}@failoverctl"
     except (KeyError, OSError):
         return f"uid{os.getuid()}@failoverctl"
+
+
+def consent(question: str) -> None:
+    """Ask on the terminal whether something is written.
+
+    Args:
+        question: without the answers that there are.
+
+    Raises:
+        Failed: nobody can be asked, or the answer is no.
+    """
+    if not sys.stdin.isatty():
+        raise Failed("nothing was written: --yes does it without asking, --dry-run only shows")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Failed("nothing was written")
 
 
 @contextmanager

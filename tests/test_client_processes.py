@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from circus_failover import process_table
-from circus_failover.init import clients
+from circus_failover import client_processes, process_table
 
 
 @contextmanager
@@ -35,7 +34,7 @@ def process(name: str, code: str = "", **variables: str) -> Iterator[int]:
 
 
 def pids(home: Path, runtime: str = "claude") -> list[int]:
-    return [user.pid for user in clients.users(home, runtime)]
+    return [user.pid for user in client_processes.users(home, runtime)]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +56,7 @@ def pids(home: Path, runtime: str = "claude") -> list[int]:
 def test_a_client_is_known_by_its_program_and_not_by_what_it_was_given(
     name: str, argv: list[str], runtime: str | None
 ) -> None:
-    assert clients.runtime_of(name, argv) == runtime
+    assert client_processes.runtime_of(name, argv) == runtime
 
 
 def test_a_home_is_in_use_by_a_client_that_was_told_it_or_has_it_by_default(tmp_path: Path) -> None:
@@ -75,7 +74,7 @@ def test_a_home_is_in_use_by_whoever_has_a_file_of_it_open(tmp_path: Path) -> No
     (tmp_path / "home").mkdir()
     path = tmp_path / "home" / "x.jsonl"
     with process("sh", f"file = open({str(path)!r}, 'w')") as writer:
-        (user,) = clients.users(tmp_path / "home", "claude")
+        (user,) = client_processes.users(tmp_path / "home", "claude")
         assert user.pid == writer and "x.jsonl" in str(user)
         assert pids(tmp_path / "hom") == []
 
