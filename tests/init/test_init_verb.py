@@ -19,8 +19,8 @@ from circus_failover.init import moving, setting_up
 from circus_failover.settings import Account
 from circus_failover.state_dir import StateDir, claim
 from tests.init.ground import home, restored, snapshot, wish, write
-from tests.init.test_clients import process
 from tests.init.test_moving import killed_at
+from tests.test_client_processes import process
 
 Run = Callable[..., tuple[int, str, str]]
 
