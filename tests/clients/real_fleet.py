@@ -80,11 +80,14 @@ class RealFleet:
 
     def await_heard(self, key: str, *prompts: str) -> None:
         """Wait until the mock was asked, by an account, in a conversation in which just this was said."""
-        wait_for(
-            f"a conversation {prompts} by {key[-6:]}",
-            lambda: any(asked.conversation and asked.prompts == prompts for asked in self.mock.asked(key)),
-            LONGEST_SECS,
-        )
+
+        def heard() -> list[tuple[str, ...]]:
+            return [asked.prompts for asked in self.mock.asked(key) if asked.conversation]
+
+        try:
+            wait_for(f"a conversation {prompts}", lambda: prompts in heard(), LONGEST_SECS)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\nthese were heard: {heard()}") from None
 
     def tools(self, name: str, program: str = "tail") -> list[process_table.ProcessId]:
         """Return the running processes of this program below an agent, or that outlived it."""

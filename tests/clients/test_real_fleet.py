@@ -55,6 +55,9 @@ def test_claude_is_resumed_after_a_park_and_after_a_kill_in_the_middle_of_a_tool
     assert fleet.view("x")["conversation"] == launch.conversation == conversation
     wait_for("its tool runs", lambda: real.tools("x"), LONGEST_SECS)
     assert real.await_state("x", "working")["state_source"] == "status-file"
+    # The client saves a prompt a moment after it has sent it: what a kill overtakes is lost with it.
+    saved = home.transcript(work, conversation)
+    wait_for("the prompt is saved", lambda: "what did I say?" in saved.read_text())
 
     tools = real.tools("x")
     os.kill(fleet.view("x")["pid"], signal.SIGKILL)
@@ -231,6 +234,8 @@ def test_codex_is_resumed_after_a_park_and_after_a_kill_in_the_middle_of_a_tool(
     assert fleet.launches("x")[0].wake_cause == "idle-reaped-resume"
     wait_for("its tool runs", lambda: real.tools("x"), LONGEST_SECS)
     real.await_state("x", "working")
+    (saved,) = [path for path in home.rollouts() if str(conversation) in path.name]
+    wait_for("the prompt is saved", lambda: "what did I say?" in saved.read_text())
     tools = real.tools("x")
     os.kill(fleet.view("x")["pid"], signal.SIGKILL)
     fleet.await_phase("x", "down")

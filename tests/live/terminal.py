@@ -218,9 +218,10 @@ def _known(pid: int) -> ProcessId:
 def command_lines() -> list[bytes]:
     """Return the command line of every process, as `ps` shows them to everybody."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    # Not Path.glob, which fails where a process ends just then (Python 3.11).
+    for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            found.append(path.read_bytes())
+            found.append(Path(f"/proc/{name}/cmdline").read_bytes())
     return found
 
 
