@@ -146,16 +146,19 @@ def seconds_since(start: int) -> float:
     return (now() - start) / unit
 
 
+def pids() -> list[int]:
+    """Return the pids of all processes."""
+    if LINUX:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    import psutil
+
+    return list(psutil.pids())
+
+
 def table() -> dict[int, ProcessStat]:
     """Return one snapshot of all processes that can be read, by pid."""
-    if LINUX:
-        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    else:
-        import psutil
-
-        pids = psutil.pids()
     found: dict[int, ProcessStat] = {}
-    for pid in pids:
+    for pid in pids():
         try:
             stat = read(pid)
         except ProbeFailed:
@@ -252,9 +255,9 @@ def descendants(root: ProcessId) -> list[ProcessId]:
 
 def children(process: ProcessId) -> list[ProcessId]:
     """Return the running children of a process; none where that cannot be told."""
-    pids: list[int] = []
+    started: list[int] = []
     if not _lists_children():
-        pids = [stat.id.pid for stat in table().values() if stat.parent == process.pid]
+        started = [stat.id.pid for stat in table().values() if stat.parent == process.pid]
     else:
         try:
             # By thread (proc(5)): a child may have been started by any of them.
@@ -264,11 +267,11 @@ def children(process: ProcessId) -> list[ProcessId]:
         for thread in threads:
             try:
                 with open(f"/proc/{process.pid}/task/{thread}/children", "rb", buffering=0) as file:
-                    pids += map(int, file.read().split())
+                    started += map(int, file.read().split())
             except OSError:
                 continue
     found = []
-    for pid in pids:
+    for pid in started:
         try:
             stat = read(pid)
         except ProbeFailed:
@@ -305,6 +308,22 @@ def carrying(launch: str) -> list[ProcessId]:
         if environment is not None and wanted in environment:
             found.append(stat.id)
     return found
+
+
+def command_line(pid: int) -> list[str] | None:
+    """Return the words a process was started with, as it shows them; None when they cannot be read."""
+    if LINUX:
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
+                return file.read(65536).decode(errors="replace").split("\0")
+        except OSError:
+            return None
+    import psutil
+
+    try:
+        return list(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return None
 
 
 def environ(pid: int) -> frozenset[bytes] | None:

@@ -149,13 +149,8 @@ def status(home: Path, process: ProcessId, depth: int = CLIENT_DEPTH) -> Status 
 
 def _is_client(pid: int) -> bool:
     """Say whether a process is a Claude Code by its command line; also where that cannot be told."""
-    import psutil
-
-    try:
-        words = psutil.Process(pid).cmdline()
-    except (psutil.Error, OSError):
-        return True
-    return any("claude" in os.path.basename(word) for word in words[:2])
+    words = process_table.command_line(pid)
+    return words is None or any("claude" in os.path.basename(word) for word in words[:2])
 
 
 def _own_status(home: Path, process: ProcessId) -> Status | None:

@@ -160,16 +160,10 @@ def _has_open(pid: int, conversation: str) -> str | None:
 
 
 def _command_lines() -> Iterator[tuple[int, list[str]]]:
-    if not LINUX:
-        import psutil
-
-        for process in psutil.process_iter(["cmdline"]):
-            yield process.pid, list(process.info["cmdline"] or ())
-        return
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb", buffering=0) as file:
-                yield int(name), file.read(65536).decode(errors="replace").split("\0")
+    for pid in process_table.pids():
+        words = process_table.command_line(pid)
+        if words is not None:
+            yield pid, words
 
 
 def _lock_holders(homes: Sequence[Path], conversation: str) -> dict[int, str]:
