@@ -40,14 +40,15 @@ class Answer:
     """It does not call a key in the environment a login."""
 
 
-def version(program: str, variables: Mapping[str, str]) -> str | None:
+def version(program: str, variables: Mapping[str, str], secs: float | None = None) -> str | None:
     """Return a client's version; None when it does not say.
 
     Args:
         program: its path.
         variables: all that it gets.
+        secs: how long it may take; None: `ANSWER_SECS`.
     """
-    _, said = _run([program, "--version"], variables)
+    _, said = _run([program, "--version"], variables, secs)
     found = _VERSION.search(said)
     return found[0] if found else None
 
@@ -93,8 +94,9 @@ def _codex(program: str, variables: Mapping[str, str]) -> Answer:
     return Answer(command, status == 0, "logged in" if status == 0 else "not logged in", True)
 
 
-def _run(argv: list[str], variables: Mapping[str, str]) -> tuple[int | None, str]:
+def _run(argv: list[str], variables: Mapping[str, str], secs: float | None = None) -> tuple[int | None, str]:
     """Return a command's exit status and what it printed; None and why, when it gave no answer."""
+    secs = ANSWER_SECS if secs is None else secs
     try:
         process = subprocess.Popen(
             argv,
@@ -109,9 +111,9 @@ def _run(argv: list[str], variables: Mapping[str, str]) -> tuple[int | None, str
         return None, f"it could not be run ({getattr(error, 'strerror', None) or type(error).__name__})"
     with process:
         try:
-            said, _ = process.communicate(timeout=ANSWER_SECS)
+            said, _ = process.communicate(timeout=secs)
         except subprocess.TimeoutExpired:
-            return None, f"no answer within {ANSWER_SECS:g} s"
+            return None, f"no answer within {secs:g} s"
         finally:
             # What it left behind holds the pipe, and would be waited for.
             with contextlib.suppress(ProcessLookupError):

@@ -296,7 +296,7 @@ def test_without_a_login_the_command_to_log_in_is_named(place: Place) -> None:
 def test_codex_does_not_count_a_key_in_the_environment(place: Place, answer: str, level: str) -> None:
     place.client("codex", answer)
     path = str(place.bin / "codex")
-    said = asked_client.login("codex", path, {"PATH": "/usr/bin:/bin"})
+    said = asked_client.login("codex", path, {"PATH": "/usr/bin:/bin", "HOME": str(place.folder)})
     assert said is not None
     assert said.logged_in is {"exit 0": True, "exit 2": None}.get(answer, False)
     assert said.keys_do_not_count is (said.logged_in is not None)
@@ -308,7 +308,9 @@ def test_a_client_that_does_not_answer_is_ended_with_all_it_started(
     monkeypatch.setattr(asked_client, "ANSWER_SECS", 0.5)
     pids = place.folder / "pids"
     place.client("claude", f"echo $$ >{pids}; sleep 600 & echo $! >>{pids}; wait")
-    answer = asked_client.login("claude", str(place.bin / "claude"), {"PATH": "/usr/bin:/bin"})
+    answer = asked_client.login(
+        "claude", str(place.bin / "claude"), {"PATH": "/usr/bin:/bin", "HOME": str(place.folder)}
+    )
     assert answer is not None and (answer.logged_in, answer.text) == (None, "no answer within 0.5 s")
     written = pids.read_text().split()
     assert len(written) == 2

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
 
-from circus_failover import client_processes
+from circus_failover import asked_client, client_processes
 from circus_failover.agents import RUNTIMES
 from circus_failover.client_processes import DEFAULT_HOMES, VARIABLES, Client
 from circus_failover.client_sessions import ClientSession, find, usual_sockets
@@ -91,19 +90,7 @@ def _version(program: str, variables: Mapping[str, str]) -> str | None:
     """Ask a client for its version, with a home of its own so that it touches no account's."""
     with tempfile.TemporaryDirectory(prefix="failover-init-") as scratch:
         environment = {**variables, "DISABLE_AUTOUPDATER": "1", **dict.fromkeys(VARIABLES.values(), scratch)}
-        try:
-            asked = subprocess.run(
-                [program, "--version"],
-                env=environment,
-                cwd=scratch,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=VERSION_SECS,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-    words = asked.stdout.decode(errors="replace").replace("codex-cli", "").split()
-    return words[0] if asked.returncode == 0 and words else None
+        return asked_client.version(program, environment, VERSION_SECS)
 
 
 def _homes(
