@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.fleet import Fleet
+from tests.live.terminal import Open, private_folder, terminals
 
 
 @pytest.fixture
@@ -27,6 +28,20 @@ def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
         if failed and (made.state / "lifecycle.log").exists():
             print((made.state / "lifecycle.log").read_text()[-6000:])
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder whose path is short enough for a socket."""
+    with private_folder() as made:
+        yield made
+
+
+@pytest.fixture
+def terminal(folder: Path) -> Iterator[Open]:
+    """Opens a terminal with a program."""
+    with terminals(folder) as opener:
+        yield opener
 
 
 FAILED: pytest.StashKey[bool] = pytest.StashKey()

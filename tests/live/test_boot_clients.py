@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 from circus_failover import process_table
 from tests.clients.accounts import CLAUDE_SHARED, make_claude_home
 from tests.live.fleet import Fleet, alive, wait_for
-from tests.live.terminal import Open, Terminal, private_folder, terminals
+from tests.live.terminal import Open, Terminal
 
 PROGRAM = str(Path(__file__).with_name("dialog_client.py"))
 CLIENT = (sys.executable, "-I", "-S", PROGRAM)
@@ -199,20 +198,6 @@ def command_line(pid: int) -> bytes:
 
 
 # -- the worker alone ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder whose path is short enough for a socket."""
-    with private_folder() as made:
-        yield made
-
-
-@pytest.fixture
-def terminal(folder: Path) -> Iterator[Open]:
-    """Opens a terminal with a program."""
-    with terminals(folder) as opener:
-        yield opener
 
 
 class Booting:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,7 @@ from circus_failover.agents.runtime import Boot, Dialog, Place
 from circus_failover.boot_work import Order
 from circus_failover.words import BootStage
 from tests.live.fleet import alive, wait_for
-from tests.live.terminal import STANDIN, Open, Terminal, private_folder, shell, terminals
-
-
-@pytest.fixture
-def terminal() -> Iterator[Open]:
-    """Opens a terminal with a program."""
-    with private_folder() as folder, terminals(folder) as opener:
-        yield opener
+from tests.live.terminal import STANDIN, Open, Terminal, shell
 
 
 def boot(opened: Terminal, match: str | None, **changes: Any) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from circus_failover import tmux
 from circus_failover.agents.runtime import Screen
 from tests.live.fleet import alive, wait_for
-from tests.live.terminal import Open, Terminal, private_folder, shell, terminals
+from tests.live.terminal import Open, Terminal, shell
 
 HOSTILE = (
     "#{pid} #[fg=red] #(touch owned) %H:%M ##{pane_pid} $HOME `id`",
@@ -21,20 +20,6 @@ HOSTILE = (
     "Pane is dead (status 0, now)",
 )
 """Texts that a program may choose; a reader of lines, formats or times would trip over each."""
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder whose path is short enough for a socket."""
-    with private_folder() as made:
-        yield made
-
-
-@pytest.fixture
-def terminal(folder: Path) -> Iterator[Open]:
-    """Opens a terminal with a program."""
-    with terminals(folder) as opener:
-        yield opener
 
 
 def seen(opened: Terminal) -> Screen:

@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +18,9 @@ import pytest
 from circus_failover import process_table, tmux, typing_work
 from tests.live import inputbox
 from tests.live.fleet import alive, wait_for
-from tests.live.terminal import STANDIN, Open, Terminal, command_lines, private_folder, shell, terminals
+from tests.live.terminal import STANDIN, Open, Terminal, command_lines, shell
 
 NOT_ECHOED = "the text did not show on the screen"
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with private_folder() as made:
-        yield made
-
-
-@pytest.fixture
-def terminal(folder: Path) -> Iterator[Open]:
-    """Opens a terminal with a program."""
-    with terminals(folder) as opener:
-        yield opener
 
 
 @pytest.fixture
