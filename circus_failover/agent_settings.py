@@ -25,7 +25,7 @@ from circus_failover.agents.command import CONVERSATION as CONVERSATION
 from circus_failover.client_arguments import owned_in_arguments, owned_in_command
 from circus_failover.problems import Problem, SettingsError, nearest
 from circus_failover.settings import ACCOUNT_NAME, RUNTIMES, Account, Settings, expand_path
-from circus_failover.words import Kind, Mode, Restart
+from circus_failover.words import Kind, Mode, Orphans, Restart
 
 PREFIX = "failover."
 IDENTITY = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -44,6 +44,11 @@ _SECONDS: Mapping[str, tuple[float, float]] = {
     "max_age_secs": (0.0, 10 * 365 * 86400.0),
     "crash_window_secs": (300.0, 86400.0),
     "stable_secs": (300.0, 86400.0),
+    "grace_secs": (300.0, 86400.0),
+    "nudge_secs": (900.0, 30 * 86400.0),
+    "stuck_secs": (1800.0, 30 * 86400.0),
+    "progress_secs": (1800.0, 30 * 86400.0),
+    "queue_max_age_secs": (3600.0, 365 * 86400.0),
 }
 _TEXTS = (
     *(
@@ -60,9 +65,14 @@ _TEXTS = (
         "kind",
     ),
     *("prepare", "pool", "resume_lost", "ready_match", "crash_max", "initial_prompt"),
+    *("pool_min", "work_retries", "on_orphan", "done_on_idle", "heartbeat", "nudge_no_progress"),
 )
 OPTIONS = ("config", *_TEXTS, *_SECONDS)
 CRASH_MAX = 100
+WORK_RETRIES_MAX = 100
+POOL_MAX = 1000
+HEARTBEAT_SELF = "self"
+"""The value of `failover.heartbeat` for the file that `failoverctl self beat` touches."""
 
 E = TypeVar("E", bound=Enum)
 
@@ -103,6 +113,21 @@ class AgentSettings:
     stable_secs: float
     initial_prompt: str | None
     pool: str | None
+    pool_min: int
+    """How many agents of its pool are always up; the sections of a pool agree on it."""
+    work_retries: int
+    """How many launches may die with one assignment before it is orphaned."""
+    on_orphan: Orphans
+    done_on_idle: bool
+    """Whether the client's finished turn means that its assignment is done."""
+    heartbeat: Path | None
+    """The file whose time of change is its heartbeat; None: it has no heartbeat contract."""
+    grace_secs: float
+    nudge_secs: float
+    stuck_secs: float
+    progress_secs: float
+    nudge_no_progress: bool
+    queue_max_age_secs: float
     working_dir: Path
     autostart: bool
 
@@ -238,6 +263,7 @@ class _Parser:
         pool = self.matching(
             "pool", POOL, "1 to 63 letters, digits, '.', '_' or '-', the first a letter or digit"
         )
+        working_dir = self._working_dir()
         agent = AgentSettings(
             identity=self.identity,
             settings=self.settings,
@@ -263,12 +289,23 @@ class _Parser:
             resume_max_age_secs=self.seconds("resume_max_age_secs"),
             idle_secs=self.seconds("idle_secs"),
             max_age_secs=self.seconds("max_age_secs"),
-            crash_max=self._crash_max(),
+            crash_max=self._count("crash_max", 3, 1, CRASH_MAX, "how many deaths"),
             crash_window_secs=self.seconds("crash_window_secs"),
             stable_secs=self.seconds("stable_secs"),
             initial_prompt=self._initial_prompt(),
             pool=pool,
-            working_dir=self._working_dir(),
+            pool_min=self._count("pool_min", 0, 0, POOL_MAX, "how many agents"),
+            work_retries=self._count("work_retries", 3, 0, WORK_RETRIES_MAX, "how many deaths"),
+            on_orphan=self.one_of("on_orphan", Orphans, Orphans.PERSON),
+            done_on_idle=self._switch("done_on_idle", False),
+            heartbeat=self._heartbeat(working_dir),
+            grace_secs=self.seconds("grace_secs"),
+            nudge_secs=self.seconds("nudge_secs"),
+            stuck_secs=self.seconds("stuck_secs"),
+            progress_secs=self.seconds("progress_secs"),
+            nudge_no_progress=self._switch("nudge_no_progress", False),
+            queue_max_age_secs=self.seconds("queue_max_age_secs"),
+            working_dir=working_dir,
             autostart=self._flag("autostart", True),
         )
         if self.problems:
@@ -347,14 +384,27 @@ class _Parser:
             self.wrong(option, text, "true or false")
         return words.get(text.lower(), default)
 
-    def _crash_max(self) -> int:
-        text = self.text("crash_max")
+    def _count(self, option: str, default: int, least: int, most: int, what: str) -> int:
+        text = self.text(option)
         if text is None:
-            return 3
-        if not re.fullmatch(r"[0-9]{1,9}", text) or not 0 < int(text) <= CRASH_MAX:
-            self.wrong("crash_max", text, f"how many deaths: a whole number from 1 to {CRASH_MAX}")
-            return 3
+            return default
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+            self.wrong(option, text, f"{what}: a whole number from {least} to {most}")
+            return default
         return int(text)
+
+    def _heartbeat(self, working_dir: Path) -> Path | None:
+        """Return the heartbeat file: `self` names the one of `failoverctl self beat`."""
+        text = self.text("heartbeat")
+        if text is None:
+            return None
+        if text == HEARTBEAT_SELF:
+            return self.settings.state_dir / "beats" / self.identity
+        try:
+            return expand_path(text, working_dir)
+        except ValueError as error:
+            self.wrong("heartbeat", text, f"{HEARTBEAT_SELF}, or {error}")
+            return None
 
     def _ready_match(self) -> str | None:
         text = self.text("ready_match")

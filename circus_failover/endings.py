@@ -29,12 +29,13 @@ CAUSES = {
     IntentAction.FRESH: Cause.FRESH,
     IntentAction.RESTART: Cause.OPERATOR_RESTART,
     IntentAction.REMOVE: Cause.REMOVED,
+    IntentAction.STUCK: Cause.STUCK,
 }
 _RANK = {
     intent: rank
     for rank, intent in enumerate(
         (
-            *(IntentAction.CLEAR, IntentAction.PARK, IntentAction.RESTART),
+            *(IntentAction.CLEAR, IntentAction.STUCK, IntentAction.PARK, IntentAction.RESTART),
             *(IntentAction.FRESH, IntentAction.STOP, IntentAction.REMOVE),
         )
     )

@@ -70,6 +70,14 @@ class AgentPolicy:
     crash_max: int
     crash_window_secs: float
     stable_secs: float
+    pool: str | None = None
+    heartbeat: Path | None = None
+    grace_secs: float = 300.0
+    nudge_secs: float = 900.0
+    stuck_secs: float = 1800.0
+    progress_secs: float = 1800.0
+    nudge_no_progress: bool = False
+    queue_max_age_secs: float = 3600.0
 
 
 def parse_options(given: Mapping[str, str], interval: float) -> tuple[Options, list[str]]:
@@ -152,6 +160,14 @@ def agent_policy(text: str) -> AgentPolicy | None:
             crash_max=int(said["crash_max"]),
             crash_window_secs=float(said["crash_window_secs"]),
             stable_secs=float(said["stable_secs"]),
+            pool=said.get("pool"),
+            heartbeat=Path(said["heartbeat"]) if said.get("heartbeat") else None,
+            grace_secs=float(said.get("grace_secs", AgentPolicy.grace_secs)),
+            nudge_secs=float(said.get("nudge_secs", AgentPolicy.nudge_secs)),
+            stuck_secs=float(said.get("stuck_secs", AgentPolicy.stuck_secs)),
+            progress_secs=float(said.get("progress_secs", AgentPolicy.progress_secs)),
+            nudge_no_progress=bool(said.get("nudge_no_progress")),
+            queue_max_age_secs=float(said.get("queue_max_age_secs", AgentPolicy.queue_max_age_secs)),
         )
     except (ValueError, KeyError, TypeError):
         return None

@@ -119,6 +119,8 @@ class LaunchRow:
     """Whose park it resumes, or would have."""
     topic: str | None = None
     """The topic it was woken for."""
+    assignment: str | None = None
+    """The id of the assignment that it had when it ended."""
 
 
 @dataclass(frozen=True)
@@ -142,11 +144,76 @@ class TaskRow:
     done_at: float | None = None
     note: str | None = None
     """Why it was not taken the last time."""
+    kind: str = "task"
+    """What it is for."""
+    assignment: str | None = None
+    """The id of the assignment whose text it is."""
+    expires_at: float | None = None
+    """Epoch seconds after which it is not typed any more; None: it waits for as long as it takes."""
 
     @property
     def worker(self) -> ProcessId | None:
         """The worker process that was last started for it."""
         return _process(self.worker_pid, self.worker_start)
+
+
+@dataclass(frozen=True)
+class AssignmentRow:
+    """Work that was given to an agent or a pool: it has one owner at a time, and is never silently lost."""
+
+    number: int
+    """Its place in the queue."""
+    id: str
+    """Unique; the same id again is not a second job."""
+    text: str
+    who: str
+    queued_at: float
+    topic: str | None = None
+    wanted: str | None = None
+    """The agent it was given to by name; None: any of its pool."""
+    pool: str | None = None
+    owner: str | None = None
+    """The one agent that has it; None: nobody has. Kept when it is over."""
+    state: str = "queued"
+    dispatched_at: float | None = None
+    """When its owner got it."""
+    delivered_at: float | None = None
+    """When its owner was seen to have taken it, in the recorded launch."""
+    working_at: float | None = None
+    """When its owner was first seen to work since then."""
+    done_at: float | None = None
+    """When it was over."""
+    generation: int | None = None
+    """The launch of its owner that took it."""
+    conversation: str | None = None
+    """The conversation it was told in: a launch that resumes it is told to go on."""
+    task: int | None = None
+    """The task that types it."""
+    retries: int = 0
+    """How many launches have died with it, since it was given to its pool or to a person."""
+    orphanings: int = 0
+    """How often it was orphaned."""
+    interrupted: str | None = None
+    """Why its owner's launch was ended on purpose while it had it; it goes on with the next one."""
+    last_owner: str | None = None
+    """Who had it before."""
+    note: str | None = None
+    """What was last said of it."""
+
+
+@dataclass(frozen=True)
+class NoticeRow:
+    """Something that somebody wants to be told of; it is kept until it is old, told or not."""
+
+    id: int
+    at: float
+    kind: str
+    identity: str | None
+    key: str
+    """What it is about: of the same thing nobody is told twice within a short time."""
+    text: str
+    """One line for a person."""
+    detail: dict[str, Any]
 
 
 @dataclass(frozen=True)

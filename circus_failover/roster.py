@@ -133,6 +133,14 @@ def _policy(agent: Agent) -> str | None:
             "crash_window_secs": found.crash_window_secs,
             "stable_secs": found.stable_secs,
             "resumable": found.resumable,
+            "pool": found.pool,
+            "heartbeat": str(found.heartbeat) if found.heartbeat is not None else None,
+            "grace_secs": found.grace_secs,
+            "nudge_secs": found.nudge_secs,
+            "stuck_secs": found.stuck_secs,
+            "progress_secs": found.progress_secs,
+            "nudge_no_progress": found.nudge_no_progress,
+            "queue_max_age_secs": found.queue_max_age_secs,
         }
     )
 

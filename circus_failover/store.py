@@ -22,14 +22,16 @@ from circus_failover.process_table import ProcessId
 from circus_failover.records import (
     ActionRow,
     AgentRow,
+    AssignmentRow,
     ChildRow,
     LaunchRow,
+    NoticeRow,
     PluginRow,
     ServerExitRow,
     TaskRow,
 )
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -53,7 +55,7 @@ CREATE TABLE IF NOT EXISTS launches (
     cause TEXT NOT NULL, asked_by TEXT NOT NULL, account TEXT, conversation TEXT,
     started_at REAL NOT NULL, up_at REAL, ended_at REAL,
     planned INTEGER, end_cause TEXT, exit_status INTEGER, exit_signal INTEGER,
-    last_output TEXT, mode TEXT, wake_cause TEXT, parked_by TEXT, topic TEXT,
+    last_output TEXT, mode TEXT, wake_cause TEXT, parked_by TEXT, topic TEXT, assignment TEXT,
     PRIMARY KEY (identity, generation)
 );
 CREATE INDEX IF NOT EXISTS launches_ended ON launches (ended_at);
@@ -78,7 +80,7 @@ CREATE TABLE IF NOT EXISTS tasks (
     id INTEGER PRIMARY KEY, identity TEXT NOT NULL, text TEXT NOT NULL, topic TEXT,
     who TEXT NOT NULL, queued_at REAL NOT NULL, state TEXT NOT NULL, first INTEGER NOT NULL,
     attempts INTEGER NOT NULL, generation INTEGER, worker_pid INTEGER, worker_start INTEGER,
-    done_at REAL, note TEXT
+    done_at REAL, note TEXT, kind TEXT NOT NULL DEFAULT 'task', assignment TEXT, expires_at REAL
 );
 CREATE INDEX IF NOT EXISTS tasks_open ON tasks (done_at, identity);
 CREATE TABLE IF NOT EXISTS topics (
@@ -97,6 +99,18 @@ CREATE TABLE IF NOT EXISTS server_exits (
     PRIMARY KEY (boot, pid, start)
 );
 CREATE INDEX IF NOT EXISTS server_exits_at ON server_exits (at);
+CREATE TABLE IF NOT EXISTS assignments (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, who TEXT NOT NULL,
+    queued_at REAL NOT NULL, topic TEXT, wanted TEXT, pool TEXT, owner TEXT, state TEXT NOT NULL,
+    dispatched_at REAL, delivered_at REAL, working_at REAL, done_at REAL,
+    generation INTEGER, conversation TEXT, task INTEGER,
+    retries INTEGER NOT NULL, orphanings INTEGER NOT NULL, interrupted TEXT, last_owner TEXT, note TEXT
+);
+CREATE INDEX IF NOT EXISTS assignments_open ON assignments (done_at, number);
+CREATE TABLE IF NOT EXISTS notices (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, identity TEXT, key TEXT NOT NULL,
+    text TEXT NOT NULL, detail TEXT NOT NULL
+);
 """
 
 _ADDED = {
@@ -118,8 +132,14 @@ _ADDED = {
             *("launched_at REAL", "health TEXT", "pushed TEXT"),
         ]
     },
+    5: {
+        "launches": ["assignment TEXT"],
+        "tasks": ["kind TEXT NOT NULL DEFAULT 'task'", "assignment TEXT", "expires_at REAL"],
+    },
 }
 """Columns that came with a version, by table: a store of an earlier one gets them when it is opened."""
+_MADE_IN = {"tasks": 2}
+"""The version that brought a table to which columns were added later, where that is not the first."""
 _FILLED = {
     2: [
         "UPDATE agents SET ready_conversation = conversation, ready_at = COALESCE("
@@ -129,6 +149,7 @@ _FILLED = {
     ],
     3: [],
     4: ["UPDATE agents SET runtime = 'command'"],
+    5: [],
 }
 """What those columns hold for what is remembered: agents live through an upgrade."""
 
@@ -150,6 +171,7 @@ _AGENT_BOOLEANS = [index for index, name in enumerate(_AGENT_COLUMNS) if name in
 _LAUNCH_COLUMNS = [field.name for field in fields(LaunchRow)]
 _ACTION_COLUMNS = [field.name for field in fields(ActionRow)]
 _TASK_COLUMNS = [field.name for field in fields(TaskRow)]
+_ASSIGNMENT_COLUMNS = [field.name for field in fields(AssignmentRow)]
 _PLUGIN_COLUMNS = [field.name for field in fields(PluginRow)]
 _SERVER_EXIT_COLUMNS = [field.name for field in fields(ServerExitRow)]
 _OPEN_TASK = "state IN ('queued', 'typing')"
@@ -337,6 +359,52 @@ class Reader:
         rows = self._rows(f"SELECT identity, COUNT(*) AS n FROM tasks WHERE {_OPEN_TASK} GROUP BY identity")
         return {row["identity"]: row["n"] for row in rows}
 
+    def assignments(
+        self, *, over_since: float | None = None, owner: str | None = None
+    ) -> list[AssignmentRow]:
+        """Return the assignments that are not over, in the order of their turn.
+
+        Args:
+            over_since: also those that were over since then, in epoch seconds.
+            owner: only those of this agent.
+        """
+        where = "done_at IS NULL" if over_since is None else "(done_at IS NULL OR done_at >= ?)"
+        parameters: list[object] = [] if over_since is None else [over_since]
+        if owner is not None:
+            where += " AND owner = ?"
+            parameters.append(owner)
+        rows = self._rows(
+            f"SELECT {', '.join(_ASSIGNMENT_COLUMNS)} FROM assignments WHERE {where} ORDER BY number",
+            parameters,
+        )
+        return [AssignmentRow(*row) for row in rows]
+
+    def assignment(self, name: str) -> AssignmentRow | None:
+        """Return one assignment by its id, wherever it is."""
+        rows = self._rows(f"SELECT {', '.join(_ASSIGNMENT_COLUMNS)} FROM assignments WHERE id = ?", (name,))
+        return AssignmentRow(*rows[0]) if rows else None
+
+    def assigned(self) -> dict[str, str]:
+        """Return the id of the assignment that each agent has, or that waits for it by name, by identity."""
+        rows = self._rows(
+            "SELECT COALESCE(owner, wanted) AS identity, id FROM assignments"
+            " WHERE done_at IS NULL AND state <> 'orphaned' AND COALESCE(owner, wanted) IS NOT NULL"
+            " ORDER BY number DESC"
+        )
+        return {row["identity"]: row["id"] for row in rows}
+
+    def notices(self, after: int, limit: int = 1000) -> list[NoticeRow]:
+        """Return the notices after one of this id, the oldest first."""
+        rows = self._rows(
+            "SELECT id, at, kind, identity, key, text, detail FROM notices WHERE id > ? ORDER BY id LIMIT ?",
+            (after, limit),
+        )
+        return [NoticeRow(**{**_plain(row), "detail": json.loads(row["detail"])}) for row in rows]
+
+    def newest_notice(self) -> int:
+        """Return the id of the newest notice; 0 when there is none."""
+        return int(self._rows("SELECT COALESCE(MAX(id), 0) AS id FROM notices")[0]["id"])
+
     def knows_topic(self, conversation: str, topic: str) -> bool:
         """Say whether a topic was delivered in a conversation."""
         return bool(
@@ -404,6 +472,8 @@ class Store(Reader):
         with self.decision(durable=True):
             for number in range(version + 1, SCHEMA_VERSION + 1):
                 for table, columns in _ADDED[number].items():
+                    if _MADE_IN.get(table, 1) > version:
+                        continue  # it is new to this store, and was made as it is now
                     for column in columns:
                         self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
                 for statement in _FILLED[number]:
@@ -537,6 +607,41 @@ class Store(Reader):
         assert values.keys() <= set(_TASK_COLUMNS)
         changes = ", ".join(f"{name} = ?" for name in values)
         self._db.execute(f"UPDATE tasks SET {changes} WHERE id = ?", [*values.values(), number])
+
+    def add_assignment(self, row: AssignmentRow) -> AssignmentRow:
+        """Put an assignment at the end of the queue and return it with its number; its id must be new."""
+        names, marks = ", ".join(_ASSIGNMENT_COLUMNS[1:]), ", ".join("?" for _ in _ASSIGNMENT_COLUMNS[1:])
+        cursor = self._db.execute(
+            f"INSERT INTO assignments ({names}) VALUES ({marks})",
+            [getattr(row, name) for name in _ASSIGNMENT_COLUMNS[1:]],
+        )
+        assert cursor.lastrowid is not None
+        return replace(row, number=cursor.lastrowid)
+
+    def put_assignment(self, row: AssignmentRow) -> None:
+        """Replace what is stored of an assignment."""
+        changes = ", ".join(f"{name} = ?" for name in _ASSIGNMENT_COLUMNS[1:])
+        self._db.execute(
+            f"UPDATE assignments SET {changes} WHERE number = ?",
+            [*(getattr(row, name) for name in _ASSIGNMENT_COLUMNS[1:]), row.number],
+        )
+
+    def forget_assignments(self, before: float) -> None:
+        """Forget the assignments that were over before a time; their ids are free again."""
+        self._db.execute("DELETE FROM assignments WHERE done_at < ?", (before,))
+
+    def add_notice(
+        self, at: float, kind: str, identity: str | None, key: str, text: str, detail: dict[str, Any]
+    ) -> None:
+        """Append something that somebody wants to be told of."""
+        self._db.execute(
+            "INSERT INTO notices (at, kind, identity, key, text, detail) VALUES (?, ?, ?, ?, ?, ?)",
+            (at, kind, identity, key, text, json.dumps(detail)),
+        )
+
+    def forget_notices(self, before: float) -> None:
+        """Forget the notices of before a time."""
+        self._db.execute("DELETE FROM notices WHERE at < ?", (before,))
 
     def forget_tasks(self, before: float) -> None:
         """Forget the tasks that were delivered or cancelled before a time; they may be large."""

@@ -30,6 +30,7 @@ from circus_failover import (
 from circus_failover.aftermath import Aftermath
 from circus_failover.agent import COARSE_SECS, LIVE_PHASES, Agent
 from circus_failover.agent_health import LOOKER
+from circus_failover.assignments import Assignments
 from circus_failover.bring_up import BringUps
 from circus_failover.client_events import ClientEvents
 from circus_failover.crash_loops import CrashLoops
@@ -37,6 +38,7 @@ from circus_failover.deliveries import Deliveries
 from circus_failover.endings import Endings
 from circus_failover.exclusive import Turns
 from circus_failover.lifecycle_log import LifecycleLog
+from circus_failover.notices import Notices
 from circus_failover.pid_watch import PidWatch
 from circus_failover.policy.bringup import Hindrance
 from circus_failover.process_table import ProcessId
@@ -79,6 +81,8 @@ class Supervisor(Recording):
         self.workforce = Workforce(self)
         self.waking = Waking(self)
         self.deliveries = Deliveries(self)
+        self.assignments = Assignments(self)
+        self.notices = Notices(self)
         self.crash_loops = CrashLoops(self)
         self.requests = SelfRequests(self)
         self.events = ClientEvents(self)

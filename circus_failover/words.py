@@ -154,6 +154,8 @@ class IntentAction(Word):
     REMOVE = "rm"
     CLEAR = "clear"
     """The remains of a launch that is already dead are cleared away."""
+    STUCK = "stuck"
+    """It broke its heartbeat contract: it is ended, counted as a death, and relaunched."""
 
 
 class WakeMode(Word):
@@ -225,6 +227,74 @@ class TaskState(Word):
     CANCELLED = "cancelled"
 
 
+class TaskKind(Word):
+    """What a text in an agent's queue is for."""
+
+    TASK = "task"
+    """Somebody's task, which waits for as long as it takes."""
+    ASSIGNMENT = "assignment"
+    """The text of an assignment, or that it goes on with it."""
+    NUDGE = "nudge"
+    """A reminder to an agent that does not get on; it is not typed late."""
+    TELL = "tell"
+    """Somebody's word to the launch that runs now; it is not typed late."""
+
+
+class AssignmentState(Word):
+    """Where an assignment is."""
+
+    QUEUED = "queued"
+    """It waits: for an agent, or (with an owner) for its owner to take it."""
+    DELIVERED = "delivered"
+    """Its owner was seen to have taken it."""
+    WORKING = "working"
+    """Its owner was seen to work since it took it."""
+    DONE = "done"
+    FAILED = "failed"
+    """Its owner said that it cannot be done."""
+    ORPHANED = "orphaned"
+    """Too many owners' launches died with it: a person has to look at it."""
+    CANCELLED = "cancelled"
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody is to work on it any more; an orphaned one waits for a person."""
+        return self in (AssignmentState.DONE, AssignmentState.FAILED, AssignmentState.CANCELLED)
+
+
+class Orphans(Word):
+    """Where an assignment goes that its owners' launches keep dying with (`failover.on_orphan`)."""
+
+    PERSON = "person"
+    """It waits for a person: `reassign` or `cancel`."""
+    POOL = "pool"
+    """Back to its pool, for another agent; to a person when that did not help either."""
+
+
+class NoticeKind(Word):
+    """What somebody is told of (`notify` in failover.yaml)."""
+
+    HELD = "held"
+    GIVEN_UP = "given-up"
+    LAUNCH_REFUSED = "launch-refused"
+    RECOVERY_FAILED = "recovery-failed"
+    """An agent that died with an assignment could not be brought back to it."""
+    MASS_DEATH = "mass-death"
+    SERVER_DEATH = "server-death"
+    LIMITED = "limited"
+    """An account has reached a limit."""
+    ALL_LIMITED = "all-limited"
+    """Every account of a runtime has."""
+    ORPHANED = "orphaned"
+    STUCK = "stuck"
+    NO_PROGRESS = "no-progress"
+    WAITING = "waiting"
+    """An agent waits for a person: a permission, a dialog, a login."""
+    QUEUED_LONG = "queued-long"
+    TEST = "test"
+    """Sent by `failoverctl notify test`."""
+
+
 class Cause(Word):
     """Why an agent is in its phase, or how a launch ended, or why a wake was refused."""
 
@@ -269,6 +339,8 @@ class Cause(Word):
     """Its tmux server ended in an orderly way, and nobody of ours meant it to."""
     HOST_REBOOT = "host-reboot"
     ENDED_UNKNOWN = "ended-unknown"
+    STUCK = "stuck"
+    """It was ended, since it had broken its heartbeat contract."""
 
 
 class ServerCause(Word):

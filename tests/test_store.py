@@ -113,6 +113,7 @@ def test_a_launch_comes_back_as_it_was_put(path: Path) -> None:
         wake_cause="idle-reaped-resume",
         parked_by="self",
         topic="release",
+        assignment="job-1",
     )
     assert all(getattr(whole, field.name) is not None for field in fields(LaunchRow))
     store = Store(path)
