@@ -23,7 +23,7 @@ from circus_failover.agent_settings import (
 from circus_failover.agents import RUNTIMES
 from circus_failover.agents.runtime import Dialog
 from circus_failover.settings import Account, Problem, Settings, SettingsError, Shared
-from circus_failover.words import Kind
+from circus_failover.words import Kind, Orphans
 from tests.picky_runtime import PickyRuntime
 
 ACCOUNTS = (Account("main", "command", Path("/homes/main")), Account("cl", "claude", Path("/homes/cl")))

@@ -516,6 +516,8 @@ def test_a_store_of_the_second_version_is_upgraded_and_keeps_all_that_was_in_it(
     other.executescript(
         "ALTER TABLE agents DROP COLUMN uncleared; DROP TABLE server_exits;"
         + "".join(f"ALTER TABLE agents DROP COLUMN {name};" for name in OF_A_RUNTIME)
+        + "".join(f"ALTER TABLE tasks DROP COLUMN {name};" for name in ("kind", "assignment", "expires_at"))
+        + "ALTER TABLE launches DROP COLUMN assignment; DROP TABLE assignments; DROP TABLE notices;"
         + "UPDATE meta SET value = '2' WHERE name = 'schema'"
     )
     other.close()
