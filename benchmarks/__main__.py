@@ -17,12 +17,31 @@ from typing import Any
 
 from circus.exc import CallError
 
-from benchmarks import canary, clients, fleet_view, hook_times, idle, keepers, starting, supervise, waking
+from benchmarks import (
+    canary,
+    clients,
+    dispatch,
+    fleet_view,
+    hook_times,
+    idle,
+    keepers,
+    starting,
+    supervise,
+    waking,
+    work,
+)
 from benchmarks.ground import Ground, say
 from benchmarks.large import LargeFleet
 from benchmarks.result import Result, markdown, table
 
-NAMES = ("start", "wakes", "supervise", "canary", "hooks", "wake", "keepers", "fleet", "idle", "clients")
+NAMES = (
+    *("start", "wakes", "supervise", "canary", "hooks", "wake", "keepers", "fleet", "idle", "clients"),
+    *("dispatch", "work"),
+)
+
+
+WAITING_FOR_EACH = 20
+"""How many assignments wait, by the agents of the large fleet."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +64,9 @@ class Size:
     kills: int
     still_secs: float
     clients: int
+    pool: int
+    assignments: int
+    work_secs: float
 
 
 FULL = Size(
@@ -64,8 +86,11 @@ FULL = Size(
     200,
     60.0,
     10,
+    50,
+    1000,
+    10.0,
 )
-QUICK = Size(20, 1, (10, 60), 5, 60, 30, 5, 20, 3, (10,), (1.0,), 10.0, (1, 50), 10, 5.0, 2)
+QUICK = Size(20, 1, (10, 60), 5, 60, 30, 5, 20, 3, (10,), (1.0,), 10.0, (1, 50), 10, 5.0, 2, 10, 100, 2.0)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -100,6 +125,8 @@ def measure(chosen: tuple[str, ...], size: Size) -> list[Result]:
         "supervise": lambda: supervise.benchmark(size.supervised, size.ticks),
         "clients": lambda: clients.benchmark(size.clients),
         "canary": lambda: canary.benchmark(size.watched, size.kills, size.rounds, size.still_secs),
+        "dispatch": lambda: dispatch.benchmark(size.large, WAITING_FOR_EACH * size.large, size.ticks),
+        "work": lambda: work.benchmark(size.pool, size.assignments, size.work_secs),
     }
     found: dict[str, list[Result]] = {}
     for name, run in alone.items():

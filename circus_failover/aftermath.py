@@ -1,7 +1,7 @@
 """What follows from an end: its report is taken in, once, and a restart, a removal or a fresh launch follows.
 
-An end that was asked for closes its launch as planned; of one that came by itself it is known now how it
-came, and that is counted. Nothing is ended here.
+An end that was asked for closes its launch as planned, but for that of an agent that was stuck; of one that
+came by itself it is known now how it came, and that is counted. Nothing is ended here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from circus import logger
 
-from circus_failover import crashpoint, process_table
+from circus_failover import crashpoint, process_table, stuck_agents
 from circus_failover.agent import COARSE_SECS, NOWHERE, UNPARKED, Agent, Ticket
 from circus_failover.endings import CAUSES, PARKED_BY, afresh
 from circus_failover.records import ActionRow, TaskRow
@@ -72,6 +72,7 @@ class Aftermath:
         self._supervisor.workforce.done(action.id)
         self._supervisor.watches.settle()
         agent.wake_waiters()
+        self._supervisor.assignments.look(agent)
         crashpoint.reached("report-taken-in")
         self._tidy(action)
         self._supervisor.spawn(self._follow(agent, action, intent))
@@ -103,7 +104,8 @@ class Aftermath:
             self._finish(store, action, name, report, died)
             if died is None:
                 at = float(report["at"])
-                store.end_launch(action.identity, action.generation, at=at, planned=True, cause=str(cause))
+                planned = intent is not IntentAction.STUCK
+                store.end_launch(action.identity, action.generation, at=at, planned=planned, cause=str(cause))
             if intent is IntentAction.FRESH:
                 self._supervisor.deliveries.begin_afresh(agent, store, action.who)
 
@@ -138,6 +140,8 @@ class Aftermath:
         )
         if died is not None:
             self._count(agent, died)
+        elif intent is IntentAction.STUCK:
+            stuck_agents.ended(self._supervisor, agent, action, report)
         if intent is IntentAction.FRESH:
             self._supervisor.deliveries.reload(agent)
             age = float(report["at"]) - agent.row.ready_at if agent.row.ready_at is not None else None
@@ -236,6 +240,8 @@ class Aftermath:
             await supervisor.bring_up.start(agent, action.who)
         elif intent is IntentAction.FRESH:
             await supervisor.bring_up.start(agent, action.who, asked=Asked.WAKE)
+        elif intent is IntentAction.STUCK:
+            await stuck_agents.bring_back(supervisor, agent, action)
         elif intent is IntentAction.CLEAR and action.spec.get("then") == "start":
             ticket = _ticket(action)
             await supervisor.bring_up.start(

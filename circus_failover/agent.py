@@ -12,9 +12,10 @@ from typing import Any
 from circus_failover import agent_health
 from circus_failover.agent_health import Seen
 from circus_failover.agent_settings import AgentSettings
+from circus_failover.heartbeats import Heard
 from circus_failover.policy.health import Health
 from circus_failover.process_table import ProcessId
-from circus_failover.records import ActionRow, AgentRow
+from circus_failover.records import ActionRow, AgentRow, AssignmentRow
 from circus_failover.words import Asked, Cause, Mode, Phase, State, WakeAsked
 
 UNPARKED: dict[str, Any] = dict.fromkeys(("parked_by", "parked_at", "parked_conversation"))
@@ -84,6 +85,8 @@ class Agent:
     """What the settings were made of: the watcher's configuration and failover.yaml; None: read them anew."""
     problems: str | None = None
     """Why the settings cannot be used."""
+    coming_back: bool = False
+    """It was stuck, and is being brought back."""
     observe_wanted: bool | None = None
     """What the section says of `failover.mode`, also when the rest of it is wrong; None: nothing."""
     last_cause: str | None = None
@@ -100,6 +103,8 @@ class Agent:
     died_at: float | None = None
     """When tmux says that its process ended, in epoch seconds, while that is looked into."""
     wedged: bool = False
+    heard: Heard | None = None
+    """What was last found of its heartbeat; of an earlier launch, or too long ago, it means nothing."""
     seen: Seen | None = None
     """What it was last seen to do; of an earlier launch, or too long ago, it means nothing."""
     said_state: State | None = None
@@ -180,7 +185,17 @@ class Agent:
         """What it does, as far as it is up; a server that does not answer says more than its agent."""
         if self.phase not in (Phase.UP, Phase.OBSERVED) or self.row.pid is None:
             return None
-        return State.WEDGED if self.wedged else self.health().state
+        if self.wedged:
+            return State.WEDGED
+        heard = self.heartbeat()
+        return State.STUCK if heard is not None and heard.stuck else self.health().state
+
+    def heartbeat(self) -> Heard | None:
+        """Return what was found of this very launch's heartbeat, while that holds; None: nothing."""
+        heard = self.heard
+        if heard is None or not heard.of(self.row.generation, self.row.process):
+            return None
+        return heard if heard.holds(time.time()) else None
 
     def last_activity(self, terminal: str | None) -> float | None:
         """Return when its terminal last moved, in epoch seconds (8 s granularity), or None."""
@@ -197,12 +212,20 @@ class Agent:
         told = seen.last_activity if seen is not None else None
         return max((at for at in (self.last_activity(terminal), told) if at is not None), default=None)
 
-    def view(self, terminal: str | None) -> dict[str, Any]:
-        """Return the object that every front end shows; fields are added, never renamed."""
+    def view(self, terminal: str | None, has: AssignmentRow | None = None) -> dict[str, Any]:
+        """Return the object that every front end shows; fields are added, never renamed.
+
+        Args:
+            terminal: the path of its terminal, as far as it is known.
+            has: the assignment that it has.
+        """
         settings, row = self.settings, self.row
         runs = row.pid is not None and self.phase in LIVE_PHASES | {Phase.OBSERVED}
         state = self.state()
         health = self.health() if state not in (None, State.WEDGED) else Health(State.UNKNOWN)
+        heard = self.heartbeat() if runs else None
+        if heard is not None and state is State.STUCK:
+            health = Health(state, at=heard.at, evidence=heard.evidence)
         return {
             "identity": self.identity,
             "phase": str(self.phase),
@@ -222,7 +245,12 @@ class Agent:
             "server_pid": row.server_pid if runs else None,
             "since": row.since or None,
             "last_activity": self._newest_activity(terminal) if runs else None,
-            "assignment": None,
+            "assignment": has.id if has is not None else None,
+            "assignment_state": has.state if has is not None else None,
+            "assignment_since": (
+                has.working_at or has.delivered_at or has.dispatched_at if has is not None else None
+            ),
+            "heartbeat_at": heard.at if heard is not None else None,
             "wedged": self.wedged,
             "conversation": row.conversation,
             "parked_by": row.parked_by,

@@ -24,7 +24,7 @@ import signal
 import struct
 import termios
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,8 @@ class Order:
     """Where to write down what was answered; None: nothing is."""
     spool: Path
     lock: Path | None
+    agent_lock: Path | None
+    """Held by whoever types into the agent, or ends it: meanwhile no key is pressed. None: there is no such."""
 
     @classmethod
     def load(cls, raw: Mapping[str, Any]) -> Order:
@@ -103,6 +105,7 @@ class Order:
             journal=Path(raw["journal"]) if raw.get("journal") else None,
             spool=Path(raw["spool"]),
             lock=Path(raw["lock"]) if raw.get("lock") else None,
+            agent_lock=Path(raw["agent_lock"]) if raw.get("agent_lock") else None,
         )
 
     @property
@@ -121,6 +124,24 @@ class Order:
     def name(self) -> list[Any]:
         """Say which boot this is; what a journal tells of another one means nothing."""
         return [self.identity, self.generation, self.launch, list(self.agent) if self.agent else None]
+
+
+@contextlib.contextmanager
+def _sole(path: Path | None) -> Iterator[bool]:
+    """Hold a lock that another kind of worker holds all its life; False at once when one does."""
+    if path is None:
+        yield True
+        return
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = True
+    except BlockingIOError:
+        held = False
+    try:
+        yield held
+    finally:
+        os.close(handle)
 
 
 class _TooLong(Exception):
@@ -281,6 +302,12 @@ class _Watch:
         self._quickened, self._screen_after = time.monotonic(), 0.0
 
     def _press(self, press: Press, look: Look) -> None:
+        """Press keys, unless another worker is at the agent: it types, or ends it, and this watch is late."""
+        with _sole(self._order.agent_lock) as sole:
+            if sole:
+                self._press_alone(press, look)
+
+    def _press_alone(self, press: Press, look: Look) -> None:
         crashpoint.reached("boot-before-answer")
         self._dialogs.press(press, look)
         self._write_journal()

@@ -38,6 +38,7 @@ from circus_failover.words import (
     Liveness,
     Loop,
     Mode,
+    NoticeKind,
     Phase,
     WakeAsked,
     WakeMode,
@@ -87,7 +88,7 @@ class BringUps:
                 self._supervisor.record(agent, "observe", {"action": "absent"}, phase=Phase.OBSERVED)
             return False
         if verdict.action is BringUp.REFUSE:
-            self.refuse(agent, verdict)
+            self.refuse(agent, verdict, asked)
         if verdict.action is BringUp.CLEAR_FIRST:
             self._supervisor.endings.clear(agent, then="start" if asked is Asked.RESTORE else None)
             return False
@@ -105,11 +106,11 @@ class BringUps:
                 f"conversation {plan.conversation} is in use: {holder}; two writers would fork it. "
                 f"End that one, or begin another conversation: wake {agent.identity} --fresh"
             )
-            self.refuse(agent, Verdict(BringUp.REFUSE, Cause.CONVERSATION_IN_USE, reason))
+            self.refuse(agent, Verdict(BringUp.REFUSE, Cause.CONVERSATION_IN_USE, reason), asked)
         try:
             self._launching.launch(agent, verdict, who, plan)
         except NotLaunched as error:
-            self.refuse(agent, Verdict(BringUp.REFUSE, error.cause, str(error)))
+            self.refuse(agent, Verdict(BringUp.REFUSE, error.cause, str(error)), asked)
         return True
 
     def _nothing_to_resume(self, agent: Agent) -> str:
@@ -248,13 +249,28 @@ class BringUps:
         )
         return str(problem)
 
-    def refuse(self, agent: Agent, verdict: Verdict) -> None:
+    def refuse(self, agent: Agent, verdict: Verdict, asked: Asked) -> None:
         """Record that a launch is refused, and why.
+
+        Args:
+            agent: whose.
+            verdict: why.
+            asked: who wanted it; an operator's own start has this for an answer, and needs no notice.
 
         Raises:
             Refused: always, so that Circus starts nothing.
         """
         self._forget_script(agent)
+        notice = None
+        if asked is not Asked.START and verdict.cause not in (Cause.CRASH_LOOP, Cause.GIVEN_UP):
+            notice = self._supervisor.notices.writing(
+                NoticeKind.LAUNCH_REFUSED,
+                f"{agent.identity} is refused ({verdict.cause}): {verdict.reason}",
+                identity=agent.identity,
+                key=f"{agent.identity} {verdict.cause}",
+                cause=str(verdict.cause),
+                asked=str(asked),
+            )
         self._supervisor.record(
             agent,
             "refuse",
@@ -263,6 +279,7 @@ class BringUps:
             cause=verdict.cause,
             reason=verdict.reason,
             pending=None,
+            writes=notice,
         )
         raise Refused(f"{agent.identity} is refused ({verdict.cause}): {verdict.reason}")
 
@@ -492,6 +509,9 @@ class BringUps:
         if not self._still_there(agent):
             return
         if agent.action is not None or (agent.phase is Phase.STARTING and agent.starting is not None):
+            return
+        if agent.row.stay_stopped and ticket.asked in (Asked.WAKE, Asked.POLICY):
+            # Somebody stopped it while this start waited for its turn; only an operator's `start` undoes that.
             return
         if agent.phase is Phase.UP and not agent.watcher.is_stopped():
             return

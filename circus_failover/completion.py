@@ -1,13 +1,15 @@
-"""Completion scripts for shells: verbs and options are written into them, agent names are asked for."""
+"""Completion scripts for shells: verbs and options are written into them; names and ids are asked for."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from circus_failover import agent_settings
+from circus_failover import agent_settings, assignment_text
+from circus_failover.verbs.about_self import REQUESTS
+from circus_failover.words import AssignmentState
 
 SHELLS = ("bash", "zsh", "fish")
 FILE_VERBS = (
@@ -20,6 +22,47 @@ NAMES_SECS = 1.0
 
 def names(endpoint: str | None) -> list[str]:
     """Return the identities of all agents; none when circusd does not answer within a second."""
+    found = (agent.get("identity") for agent in _asked(endpoint, "fleet", "agents"))
+    return _harmless(found, agent_settings.IDENTITY)
+
+
+def pools(endpoint: str | None) -> list[str]:
+    """Return the pools that agents are in; none when circusd does not answer within a second."""
+    found = (agent.get("pool") for agent in _asked(endpoint, "fleet", "agents"))
+    return sorted(set(_harmless(found, agent_settings.POOL)))
+
+
+def assignments(endpoint: str | None) -> list[str]:
+    """Return the ids of the assignments that are not over; none when circusd does not answer in a second."""
+    found = (item.get("id") for item in _asked(endpoint, "work", "assignments"))
+    return _harmless(found, assignment_text.ID)
+
+
+ASKED: Mapping[str, Callable[[str | None], list[str]]] = {
+    "names": names,
+    "pools": pools,
+    "assignments": assignments,
+}
+"""What a script asks `failoverctl completion` for."""
+WORDS = {
+    "completion": SHELLS,
+    "self": REQUESTS,
+    "pool": ("create", "resize", "show", "remove", "list"),
+    "notify": ("test",),
+}
+"""Verbs that take one of some words."""
+BY_VERB = {
+    **dict.fromkeys(("work", "release", "cancel"), ("assignments",)),
+    "reassign": ("assignments", "names"),
+    "pool": ("pools",),
+    **dict.fromkeys(("completion", "self", "notify"), ()),
+}
+"""What the arguments of a verb are; of any other the names of agents."""
+STATES = " ".join(str(state) for state in AssignmentState)
+BY_OPTION = {"--pool": "pools", "--agent": "names"}
+
+
+def _asked(endpoint: str | None, verb: str, key: str) -> list[dict[str, Any]]:
     from circus.exc import CallError
     from circus.util import DEFAULT_ENDPOINT_DEALER
 
@@ -27,12 +70,15 @@ def names(endpoint: str | None) -> list[str]:
 
     where = endpoint or os.environ.get("CIRCUSCTL_ENDPOINT") or str(DEFAULT_ENDPOINT_DEALER)
     try:
-        agents = ask(where, "fleet", NAMES_SECS).get("agents", [])
+        found: list[dict[str, Any]] = ask(where, verb, NAMES_SECS).get(key, [])
     except CallError:
         return []
-    # A shell will see them: what is no identity is not passed on.
-    found = [str(agent.get("identity")) for agent in agents]
-    return [name for name in found if agent_settings.IDENTITY.fullmatch(name)]
+    return found
+
+
+def _harmless(found: Iterable[object], pattern: re.Pattern[str]) -> list[str]:
+    """Return what a shell may see: what could not be such a name is not passed on."""
+    return [name for name in map(str, found) if pattern.fullmatch(name)]
 
 
 def script(shell: str, commands: Mapping[str, Any]) -> str:
@@ -49,10 +95,18 @@ def script(shell: str, commands: Mapping[str, Any]) -> str:
     if shell == "fish":
         return _fish(commands, options)
     cases = "\n".join(f"    {verb}) echo '{' '.join(found)}' ;;" for verb, found in sorted(options.items()))
+    words = "\n".join(f"    {verb}) echo '{' '.join(found)}' ;;" for verb, found in sorted(WORDS.items()))
+    asked = "\n".join(f"    {verb}) echo '{' '.join(found)}' ;;" for verb, found in sorted(BY_VERB.items()))
+    values = "\n".join(f"    {option}) _failoverctl_ask {kind} ;;" for option, kind in BY_OPTION.items())
     text = (
         _SHELL.replace("@VERBS@", " ".join(sorted(commands)))
         .replace("@GLOBAL@", " ".join(GLOBAL))
         .replace("@CASES@", cases)
+        .replace("@WORDS@", words)
+        .replace("@ASKED@", asked)
+        .replace("@VALUES@", values)
+        .replace("@STATES@", STATES)
+        .replace("@OPTIONS@", "|".join((*BY_OPTION, "--state")))
         .replace("@FILES@", "|".join(FILE_VERBS))
     )
     return f"{text}{_BASH}" if shell == "bash" else f"#compdef failoverctl\n{text}{_ZSH}"
@@ -66,8 +120,22 @@ _failoverctl_options() {
 @CASES@
   esac
 }
+_failoverctl_fixed() {
+  case "$1" in
+@WORDS@
+  esac
+}
+_failoverctl_kinds() {
+  case "$1" in
+@ASKED@
+    *) echo names ;;
+  esac
+}
 _failoverctl_words() {
-  local word verb="" value="" endpoint=""
+  local word verb="" value="" endpoint="" kinds
+  _failoverctl_ask() {
+    failoverctl ${endpoint:+"--endpoint=$endpoint"} completion "$1" 2>/dev/null
+  }
   for word in "$@"; do
     if [ -n "$value" ]; then
       if [ "$value" = --endpoint ]; then endpoint=$word; fi
@@ -75,19 +143,27 @@ _failoverctl_words() {
       continue
     fi
     case "$word" in
-      --endpoint|--timeout|--ssh|--ssh_keyfile) value=$word ;;
+      --endpoint|--timeout|--ssh|--ssh_keyfile|@OPTIONS@) value=$word ;;
       -*) ;;
       *) if [ -z "$verb" ]; then verb=$word; fi ;;
     esac
   done
+  case "$value" in
+    "") ;;
+@VALUES@
+    --state) echo "@STATES@" ;;
+  esac
   if [ -n "$value" ]; then return; fi
   case "$verb" in
     "") echo "@VERBS@ @GLOBAL@" ;;
-    completion) echo "bash zsh fish" ;;
     @FILES@) _failoverctl_options "$verb"; echo __files__ ;;
     *)
       _failoverctl_options "$verb"
-      failoverctl ${endpoint:+"--endpoint=$endpoint"} completion names 2>/dev/null
+      _failoverctl_fixed "$verb"
+      kinds=$(_failoverctl_kinds "$verb")
+      case "$kinds" in *names*) _failoverctl_ask names ;; esac
+      case "$kinds" in *pools*) _failoverctl_ask pools ;; esac
+      case "$kinds" in *assignments*) _failoverctl_ask assignments ;; esac
       ;;
   esac
 }
@@ -128,11 +204,18 @@ def _fish(commands: Mapping[str, Any], options: Mapping[str, list[str]]) -> str:
         short = text(str(commands[verb].short))
         lines.append(f"{begin} -n __fish_use_subcommand -a {verb} -d {short}")
         seen = f"-n '__fish_seen_subcommand_from {verb}'"
-        lines += [f"{begin} {seen} -l {name[2:]}" for name in options[verb]]
+        lines += [f"{begin} {seen} -l {name[2:]}{_fish_value(name)}" for name in options[verb]]
         if verb in FILE_VERBS:
             lines.append(f"{begin} {seen} -F")
-        elif verb == "completion":
-            lines.append(f"{begin} {seen} -a 'bash zsh fish'")
-        else:
-            lines.append(f"{begin} {seen} -a '(failoverctl completion names 2>/dev/null)'")
+        if verb in WORDS:
+            lines.append(f"{begin} {seen} -a '{' '.join(WORDS[verb])}'")
+        for kind in () if verb in FILE_VERBS else BY_VERB.get(verb, ("names",)):
+            lines.append(f"{begin} {seen} -a '(failoverctl completion {kind} 2>/dev/null)'")
     return "\n".join(lines) + "\n"
+
+
+def _fish_value(option: str) -> str:
+    """Return what fish completes the value of an option with."""
+    if option in BY_OPTION:
+        return f" -x -a '(failoverctl completion {BY_OPTION[option]} 2>/dev/null)'"
+    return f" -x -a '{STATES}'" if option == "--state" else ""

@@ -7,6 +7,7 @@ circusd. Nothing here launches anything: the plugin asks when a time has come, a
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from circus_failover import launch_ends
@@ -16,7 +17,8 @@ from circus_failover.policy import crash_loop
 from circus_failover.policy.bringup import Hindrance
 from circus_failover.policy.crash_loop import Ended, LoopSettings, LoopState
 from circus_failover.records import AgentRow
-from circus_failover.words import Cause, Loop, Phase
+from circus_failover.store import Store
+from circus_failover.words import Cause, Loop, NoticeKind, Phase
 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
@@ -61,7 +63,11 @@ class CrashLoops:
             changes.update(cause=cause, reason=reason)
             if agent.phase in (Phase.DOWN, Phase.REFUSED):
                 changes["phase"] = Phase.HELD
-            self._say(agent, "held", reason, changes)
+            kind = NoticeKind.GIVEN_UP if new.loop is Loop.GIVEN_UP else NoticeKind.HELD
+            notice = self._supervisor.notices.writing(
+                kind, f"{agent.identity}: {reason}", identity=agent.identity, generation=agent.row.generation
+            )
+            self._say(agent, "held", reason, changes, notice=notice)
         else:
             self._say(agent, "cleared", "its launch on trial was up for long enough", changes)
 
@@ -129,11 +135,23 @@ class CrashLoops:
         return {"loop": str(state.loop), "loop_until": state.until, "loop_failures": state.failures}
 
     def _say(
-        self, agent: Agent, action: str, evidence: str, changes: dict[str, Any], must: bool = False
+        self,
+        agent: Agent,
+        action: str,
+        evidence: str,
+        changes: dict[str, Any],
+        must: bool = False,
+        notice: Callable[[Store], None] | None = None,
     ) -> None:
         age = time.time() - agent.row.ready_at if agent.row.ready_at else None
         self._supervisor.record(
-            agent, "crash-loop", {"action": action, "evidence": evidence}, durable=True, must=must, **changes
+            agent,
+            "crash-loop",
+            {"action": action, "evidence": evidence},
+            durable=True,
+            must=must,
+            writes=notice,
+            **changes,
         )
         outcome = str(agent.row.loop)
         self._supervisor.supervise(agent, action, age=age, outcome=outcome, evidence=evidence)

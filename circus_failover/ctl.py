@@ -29,6 +29,9 @@ TIMEOUT_SECS = 5
 VERDICT_TIMEOUT_SECS = 3600
 """For verbs that answer with a verdict; --timeout sets another bound."""
 VERDICT_VERBS = frozenset({"start", "restart", "reloadconfig", "wake", "fresh"})
+TOLD_TIMEOUT_SECS = 60
+TOLD_VERBS = frozenset({"tell"})
+"""They are told how long this client waits, and give up before it does."""
 WAITING_VERBS = frozenset({"stop", "rm", "reload", "quit", "park"})
 
 
@@ -72,7 +75,7 @@ class App(circusctl.ControllerApp):  # type: ignore[misc]
         if args.help:
             print(textwrap.dedent(command.__doc__).strip())
             return DONE
-        opts = {option[1]: getattr(args, option[1].replace("-", "_")) for option in command.options}
+        opts = {option[1]: getattr(args, _kept_as(option[1])) for option in command.options}
         if command.msg_type == "local":
             return int(command.run(self.globalopts, *args.args, **opts))
         if args.command == "start" and "start" in opts:
@@ -80,7 +83,7 @@ class App(circusctl.ControllerApp):  # type: ignore[misc]
         message = command.message(*args.args, **opts)
         if command.msg_type == "dealer":
             for one in message if isinstance(message, list) else [{"msg": message}]:
-                one["msg"].setdefault("properties", {}).update(_sender(args.command))
+                one["msg"].setdefault("properties", {}).update(_sender(args.command, args.timeout))
         endpoint = args.endpoint
         if endpoint is None and command.msg_type == "sub":
             endpoint = os.environ.get("CIRCUSCTL_PUBSUB_ENDPOINT", DEFAULT_ENDPOINT_SUB)
@@ -124,6 +127,8 @@ class App(circusctl.ControllerApp):  # type: ignore[misc]
 
         with verb_progress.shown(command.name, msg, client.endpoint):
             answer = client.call(msg)
+        if answer.get("status") == "ok" and msg.get("properties", {}).get("wait"):
+            answer = self._followed(client, command, opts, answer)
         failed = answer.get("status") == "error"
         if opts["json"]:
             print(circusctl.prettify(answer, prettify=opts["prettify"] and sys.stdout.isatty()))
@@ -134,12 +139,29 @@ class App(circusctl.ControllerApp):  # type: ignore[misc]
             print(text, file=sys.stderr if failed else sys.stdout)
         return REFUSED if failed else DONE
 
+    def _followed(
+        self, client: CircusClient, command: Any, opts: dict[str, Any], answer: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Wait for what a verb has begun, by asking again and again, and return the last answer."""
+        from circus_failover.verbs.local_tools import progress, warn
 
-def _sender(verb: str) -> dict[str, Any]:
+        if not command.settled(answer):
+            if not opts["json"]:
+                print(command.console_msg(answer), flush=True)
+            client.timeout = TIMEOUT_SECS * 1000
+            with progress() as say:
+                answer = command.follow(client.call, answer, opts["bound"], say, warn)
+        verdict: dict[str, Any] = command.verdict(answer)
+        return verdict
+
+
+def _sender(verb: str, timeout: float) -> dict[str, Any]:
     """Return what a message says of its sender: shown as who asked."""
     sender: dict[str, Any] = {"by": f"{_login()}@failoverctl"}
     if verb in VERDICT_VERBS:
         sender["waiting"] = True
+    if verb in TOLD_VERBS:
+        sender["secs"] = timeout
     return sender
 
 
@@ -211,7 +233,8 @@ def parse_arguments(arguments: list[str], commands: dict[str, Any]) -> dict[str,
     """Parse a command line as circusctl does, but let names and options mix.
 
     Returns:
-        circusctl's mapping of global options, with `parser` and `args` (`command` in it when one was given).
+        circusctl's mapping of global options, with `parser`, `args` (`command` in it when one was given), and
+        `bound`: --timeout, if it was given.
     """
     parser = _global_parser()
     before, verb, after = _split(arguments, commands)
@@ -229,14 +252,17 @@ def parse_arguments(arguments: list[str], commands: dict[str, Any]) -> dict[str,
         own = _verb_parser(verb, commands[verb])
         own.parse_intermixed_args(after, namespace=args)
         args.command = verb
+    bound = args.timeout
     if args.timeout is None:
         waits = verb in VERDICT_VERBS or (verb in WAITING_VERBS and getattr(args, "waiting", False))
         args.timeout = VERDICT_TIMEOUT_SECS if waits else TIMEOUT_SECS
+        if verb in TOLD_VERBS:
+            args.timeout = TOLD_TIMEOUT_SECS
     options = {
         name: getattr(args, name)
         for name in ("json", "prettify", "endpoint", "timeout", "ssh", "ssh_keyfile")
     }
-    return {**options, "args": args, "parser": parser}
+    return {**options, "bound": bound, "args": args, "parser": parser}
 
 
 _WITH_VALUE = ("--endpoint", "--timeout", "--ssh", "--ssh_keyfile")
@@ -278,10 +304,15 @@ def _verb_parser(verb: str, command: Any) -> argparse.ArgumentParser:
         if isinstance(default, bool):
             parser.add_argument(f"--{name}", action="store_true", default=default, help=text)
         elif isinstance(default, list):
-            parser.add_argument(f"--{name}", action="append", default=default, help=text)
+            parser.add_argument(f"--{name}", action="append", default=default, help=text, dest=_kept_as(name))
         else:
-            parser.add_argument(f"--{name}", default=default, help=text)
+            parser.add_argument(f"--{name}", default=default, help=text, dest=_kept_as(name))
     return parser
+
+
+def _kept_as(option: str) -> str:
+    """Return the attribute an option of a verb is kept as; `command` and `args` are the parser's own."""
+    return f"own_{option}" if option in ("command", "args") else option.replace("-", "_")
 
 
 class Shell(circusctl.CircusCtl):  # type: ignore[misc]

@@ -20,7 +20,7 @@ from circus_failover.agent import Agent
 from circus_failover.process_table import ProcessId
 from circus_failover.records import TaskRow
 from circus_failover.store import Store, StoreError
-from circus_failover.words import Phase, State, TaskState
+from circus_failover.words import Phase, State, TaskKind, TaskState
 from circus_failover.workforce import start_worker, whereabouts
 
 if TYPE_CHECKING:
@@ -51,13 +51,42 @@ class Deliveries:
             for task in self._supervisor.store.tasks(limit=1_000_000):
                 self._waiting.setdefault(task.identity, []).append(task)
 
-    def queue(self, agent: Agent, text: str, topic: str | None, who: str) -> TaskRow:
+    def queue(
+        self,
+        agent: Agent,
+        text: str,
+        topic: str | None,
+        who: str,
+        *,
+        kind: TaskKind = TaskKind.TASK,
+        assignment: str | None = None,
+        expires_at: float | None = None,
+        generation: int | None = None,
+    ) -> TaskRow:
         """Store a task at the end of an agent's queue, and have it typed when its turn comes.
+
+        Args:
+            agent: whom it is for.
+            text: what is typed.
+            topic: its topic.
+            who: who gives it.
+            kind: what it is for.
+            assignment: the id of the assignment that a nudge is about; the text of one is queued by
+                `assignments`, in the decision that gives it an owner.
+            expires_at: epoch seconds after which it is not typed any more; None: it waits for as long as
+                it takes.
+            generation: the only launch that it may be typed into; None: whichever comes.
 
         Raises:
             StoreError: it could not be stored, so it is not queued.
         """
-        task = TaskRow(0, agent.identity, text, topic, who, time.time())
+        task = TaskRow(
+            *(0, agent.identity, text, topic, who, time.time()),
+            kind=str(kind),
+            assignment=assignment,
+            expires_at=expires_at,
+            generation=generation,
+        )
         stored: list[TaskRow] = []
 
         def writes(store: Store) -> dict[str, Any]:
@@ -67,7 +96,13 @@ class Deliveries:
         self._supervisor.record(
             agent,
             "task",
-            {"action": "queued", "who": who, "characters": len(text), "topic": topic},
+            {
+                "action": "queued",
+                "who": who,
+                "characters": len(text),
+                "topic": topic,
+                **_kinds(task),
+            },
             durable=True,
             must=True,
             writes=writes,
@@ -125,7 +160,7 @@ class Deliveries:
             self._supervisor.record(
                 agent,
                 "task",
-                {"action": "cancelled", "who": who, "task": numbers, "reason": note},
+                {"action": "cancelled", "who": who, "task": numbers, "reason": note, **_kinds(*chosen)},
                 durable=True,
                 must=True,
                 writes=writes,
@@ -145,9 +180,44 @@ class Deliveries:
             except StoreError as error:
                 self._supervisor.store_trouble = str(error)
 
+    def _not_to_be_typed(self, agent: Agent, task: TaskRow) -> str:
+        """Return why a task that waits is not to be typed any more; empty when it is."""
+        if task.state != str(TaskState.QUEUED):
+            return ""
+        if task.expires_at is not None and task.expires_at <= time.time():
+            return "it was not typed in time" + (f": {task.note}" if task.note else "")
+        gone = agent.phase not in (Phase.UP, Phase.STARTING, Phase.STOPPING)
+        if _bound(task) and (gone or task.generation != agent.row.generation):
+            return f"launch {task.generation}, which it was for, has ended"
+        if _is_assignment(task) and not self._supervisor.assignments.records.wanted(task):
+            return f"assignment {task.assignment} is over, or is not its any more"
+        if task.kind == str(TaskKind.NUDGE) and task.assignment is not None:
+            has = self._supervisor.assignments.of(agent)
+            if has is None or has.id != task.assignment:
+                return f"assignment {task.assignment} is over, or is not its any more"
+        return ""
+
+    def _weed(self, agent: Agent) -> None:
+        """Cancel what is not to be typed any more."""
+        past: dict[str, list[TaskRow]] = {}
+        for task in self.waiting(agent):
+            why = self._not_to_be_typed(agent, task)
+            if why:
+                past.setdefault(why, []).append(task)
+        for why, tasks in past.items():
+            try:
+                self.cancel(agent, tasks, why, "circusd")
+            except StoreError as error:
+                # They are found again before anything is typed.
+                self._supervisor.store_trouble = str(error)
+                return
+            agent.wake_waiters()
+
     def work(self, agent: Agent) -> None:
         """Have the next task typed, if the agent is ready and nobody is at it."""
         supervisor = self._supervisor
+        if supervisor.store is not None:
+            self._weed(agent)
         state, store, tasks = supervisor.state, supervisor.store, self.waiting(agent)
         if state is None or store is None or not tasks or supervisor.arbiter._stopping:
             return
@@ -169,6 +239,9 @@ class Deliveries:
             return
         if task.state == str(TaskState.TYPING) and task.generation != agent.row.generation:
             self._back(agent, task, "its launch ended before it was seen to take the task")
+            self._weed(agent)
+            if not self.waiting(agent):
+                return
             task = self.waiting(agent)[0]
         now = time.monotonic()
         pause = RETRY_SECS[min(task.attempts, len(RETRY_SECS) - 1)]
@@ -196,7 +269,8 @@ class Deliveries:
             self.reload(agent)
             return
         order, text, journal = self._files(task)
-        private_file.write(text, task.text)
+        told = self._supervisor.assignments.text_of(agent, task) if _is_assignment(task) else task.text
+        private_file.write(text, told)
         private_file.write(
             order,
             json.dumps(
@@ -214,6 +288,7 @@ class Deliveries:
                     "spool": str(state.spool),
                     "lock": str(state.agent_lock(agent.identity)),
                     "secs": TYPING_SECS,
+                    "expires_at": task.expires_at,
                 }
             ),
         )
@@ -301,6 +376,8 @@ class Deliveries:
             opened.take_in(name, time.time())
             if taken:
                 opened.update_task(task.id, state=str(TaskState.DELIVERED), done_at=at, note=None)
+                if _is_assignment(task):
+                    supervisor.assignments.delivered(opened, agent, task, at)
                 if task.topic and conversation and current:
                     opened.add_topic(conversation, task.topic, task.identity, at)
             else:
@@ -315,6 +392,7 @@ class Deliveries:
         if agent is None:
             with store.decision(durable=True):
                 writes(store)
+            supervisor.assignments.records.told(task)
             return
         changes = {"last_task": at} if taken else {}
         supervisor.record(
@@ -325,12 +403,14 @@ class Deliveries:
                 "task": task.id,
                 "topic": task.topic,
                 "reason": report.get("note") or None,
+                **_kinds(task),
             },
             durable=True,
             must=True,
             writes=writes,
             **changes,
         )
+        supervisor.assignments.records.told(task)
         self._tidy(task)
         self._tried[task.id] = time.monotonic()
         if taken:
@@ -341,6 +421,7 @@ class Deliveries:
             kept = sorted([*kept, again], key=lambda one: (not one.first, one.id))
         self._remember(agent.identity, kept)
         agent.wake_waiters()
+        supervisor.assignments.look(agent)
         self.work(agent)
 
     # -- answers -----------------------------------------------------------------------------------
@@ -367,3 +448,19 @@ class Deliveries:
                 note = f"task {task.id} is not delivered ({why}) and stays queued"
                 return {"task": task.id, "task_state": found.state, "ok": False, "tasks_note": note}
             await agent.next_change(min(left, 0.5))
+
+
+def _bound(task: TaskRow) -> bool:
+    """Say whether a task is for one launch alone."""
+    return task.kind in (str(TaskKind.TELL), str(TaskKind.NUDGE)) and task.generation is not None
+
+
+def _is_assignment(task: TaskRow) -> bool:
+    """Say whether a task is what an agent is told of its assignment."""
+    return task.kind == str(TaskKind.ASSIGNMENT)
+
+
+def _kinds(*tasks: TaskRow) -> dict[str, str]:
+    """Return what a log line says of tasks that are not simply somebody's."""
+    kinds = sorted({task.kind for task in tasks})
+    return {} if kinds == [str(TaskKind.TASK)] else {"kind": ",".join(kinds)}

@@ -24,6 +24,7 @@ from circus_failover import (
     doctor_accounts,
     doctor_canary,
     doctor_checks,
+    doctor_notify,
     doctor_plugins,
     doctor_systemd,
     fleet_file,
@@ -108,6 +109,7 @@ def examine(ini: str | None, endpoint: str | None, accounts: Sequence[str] = ())
     checks += _circusd(fleet, where)
     if fleet.file is not None and fleet.file.agents:
         checks += doctor_plugins.declared(fleet.file, fleet.settings)
+        checks += doctor_notify.examine(fleet.file, fleet.settings)
         if fleet.answer is not None and fleet.answer.get("status") == "ok" and fleet.plugins is not None:
             pid = int(fleet.answer["circusd"]["pid"])
             checks += doctor_plugins.ticking(fleet.file, fleet.plugins, pid, time.time())

@@ -24,7 +24,7 @@ from circus_failover.process_table import ProbeFailed
 from circus_failover.records import PluginRow
 from circus_failover.settings import Settings
 
-GUARD, REAPER = "CrashLoopGuard", "IdleReaper"
+GUARD, REAPER, HEART = "CrashLoopGuard", "IdleReaper", "Heartbeat"
 ANSWER_SECS = 3.0
 STARTING_SECS = 10.0
 """How long after circusd's own start a plugin may take to its first tick."""
@@ -63,7 +63,11 @@ def ours(use: str) -> str | None:
 
 
 def judged(
-    there: Iterable[str], dry: Mapping[str, str], to_park: Sequence[str], telling: Sequence[str] = ()
+    there: Iterable[str],
+    dry: Mapping[str, str],
+    to_park: Sequence[str],
+    telling: Sequence[str] = (),
+    promising: Sequence[str] = (),
 ) -> list[Check]:
     """Judge which of our plugins circus.ini declares.
 
@@ -72,6 +76,7 @@ def judged(
         dry: the sections of those that only say what they would do, by class.
         to_park: the agents whose settings ask for them to be parked.
         telling: the agents whose clients tell what they do.
+        promising: the agents with a heartbeat contract.
     """
     there, found = set(there), []
     if GUARD not in there:
@@ -89,6 +94,11 @@ def judged(
     if LOOKER not in there and telling:
         finding = f"not in circus.ini: nobody looks at what these agents do: {', '.join(telling)}"
         found.append(warn(LOOKER, finding, to_add("states", LOOKER)))
+    if HEART not in there and promising:
+        finding = f"not in circus.ini: nobody listens to the heartbeats of {', '.join(promising)}"
+        found.append(warn(HEART, finding, to_add("heartbeat", HEART)))
+    elif HEART in there and HEART in dry:
+        found.append(ok(HEART, "dry_run: it only says whom it would nudge or end"))
     return found
 
 
@@ -185,7 +195,8 @@ def declared(file: FleetFile, settings: Mapping[Path, Settings]) -> list[Check]:
     """
     there = sections(file)
     dry = {name: section["name"] for name, section in there.items() if parse_options(section, 1.0)[0].dry_run}
-    return judged(there, dry, _to_park(file, settings), _telling(file, settings))
+    telling, promising = _telling(file, settings), _promising(file, settings)
+    return judged(there, dry, _to_park(file, settings), telling, promising)
 
 
 def ticking(file: FleetFile, rows: Mapping[str, PluginRow], circusd: int, now: float) -> list[Check]:
@@ -232,6 +243,17 @@ def _telling(file: FleetFile, settings: Mapping[Path, Settings]) -> list[str]:
         defaults = loaded.defaults if loaded is not None else {}
         runtime = RUNTIMES.get(str(agent.get(f"{PREFIX}runtime", defaults.get("runtime"))).strip())
         if runtime is not None and runtime.tells:
+            found.append(str(agent["name"]))
+    return found
+
+
+def _promising(file: FleetFile, settings: Mapping[Path, Settings]) -> list[str]:
+    """Return the agents that promise a heartbeat."""
+    found = []
+    for agent in file.agents:
+        path = file.config_path(agent)
+        loaded = settings.get(path) if path is not None else None
+        if agent.get(f"{PREFIX}heartbeat") or (loaded is not None and loaded.defaults.get("heartbeat")):
             found.append(str(agent["name"]))
     return found
 

@@ -1,13 +1,15 @@
 """Ending an agent: the intent first, then a worker, then what follows from it.
 
-Only `stop`, `restart` and `rm` end an agent; and what is left of a launch that ended by itself is
-cleared in the same way. The intent is one durable row; the worker that carries it out is started again
-by the next tick when it died half-way; its report is taken in once. No Circus lock is held meanwhile.
+Only `stop`, `restart` and `rm` end an agent, and a broken heartbeat contract; and what is left of a launch
+that ended by itself is cleared in the same way. The intent is one durable row; the worker that carries it
+out is started again by the next tick when it died half-way; its report is taken in once. No Circus lock is
+held meanwhile.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +58,13 @@ class Endings:
     # -- intents ---------------------------------------------------------------------------------
 
     def end(
-        self, agent: Agent, intent: IntentAction, who: str, why: str, parked_by: ParkedBy | None = None
+        self,
+        agent: Agent,
+        intent: IntentAction,
+        who: str,
+        why: str,
+        parked_by: ParkedBy | None = None,
+        detail: Mapping[str, Any] | None = None,
     ) -> None:
         """Write the intent to end an agent, and have a worker carry it out; returns at once.
 
@@ -69,6 +77,7 @@ class Endings:
             who: who asked.
             why: what was asked, or found.
             parked_by: whose park it is, where the intent alone does not say.
+            detail: what whoever follows up the end is to know, as JSON takes it.
 
         Raises:
             StoreError: the intent could not be written, so nothing is ended.
@@ -81,7 +90,7 @@ class Endings:
             self._ended_already(agent, intent, who, why)
             return
         action = self._action(agent, intent, who, why, then=None)
-        action.spec["parked_by"] = str(parked_by) if parked_by else None
+        action.spec.update(detail or {}, parked_by=str(parked_by) if parked_by else None)
         stored: list[ActionRow] = []
         self._supervisor.record(
             agent,

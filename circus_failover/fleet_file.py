@@ -8,8 +8,10 @@ what keeps the file from being read and what makes a watcher look like an agent 
 from __future__ import annotations
 
 import configparser
+import contextlib
 import difflib
 import glob
+import logging
 import os
 import re
 import warnings
@@ -18,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from circus import logger
 from circus.config import get_config, read_config
 from circus.util import to_bool, to_signum
 
@@ -27,6 +30,8 @@ ENROL = "circus_failover.hooks.enrol"
 GATE_HOOK = "before_start"
 CONFIG_OPTION = "failover.config"
 CONFIG_VARIABLE = "FAILOVER_CONFIG"
+POOL_SECTION = "failover-pool:"
+"""Circus 0.19 passes over sections of such a name (circus/config.py, get_config)."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,10 @@ class FleetFile:
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict, hash=False)
+    pools: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
+    """What the sections of `failoverctl pool` say, by the name of the pool, with no variable replaced."""
+    include_dir: str = ""
+    """As circus.ini says: folders, relative to it."""
 
     def config_path(self, watcher: Mapping[str, object]) -> Path | None:
         """The failover.yaml of a watcher: its option, else FAILOVER_CONFIG of its env or this process."""
@@ -92,9 +101,10 @@ def read(path: Path) -> FleetFile:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Circus's own, about statsd and about its logging
-            parser, files = read_config(name)
-            _in_order(name, parser)
-            config = get_config(name)
+            with _quietly():
+                parser, files = read_config(name)
+                _in_order(name, parser)
+                config = get_config(name)
         env = dict(parser.items("env")) if parser.has_section("env") else {}
     except SettingsError:
         raise
@@ -130,7 +140,35 @@ def read(path: Path) -> FleetFile:
         problems=tuple(problems),
         notes=tuple(f"{section} is there more than once: Circus takes it for one" for section in again),
         sources=sources,
+        pools=dict(_pools(parser)),
+        include_dir=parser.get("circus", "include_dir") if parser.has_option("circus", "include_dir") else "",
     )
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Leave out what Circus says of includes without files: one that is lost is told as a problem.
+
+    An include_dir that is empty is as good as any: pools come into it, and leave.
+    """
+
+    def other(record: logging.LogRecord) -> bool:
+        return "does not lead to any config" not in record.getMessage()
+
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
+
+
+def _pools(parser: configparser.RawConfigParser) -> Iterator[tuple[str, Mapping[str, str]]]:
+    for section in parser.sections():
+        if section.startswith(POOL_SECTION):
+            # Circus's own parser replaces its variables, unless it is told not to (0.19).
+            items: list[tuple[str, str]] = parser.items(section, noreplace=True)  # type: ignore[call-overload]
+            own = [(key, text) for key, text in items if parser.defaults().get(key) != text]
+            yield section.removeprefix(POOL_SECTION), {key: text for key, text in own if key != "__name__"}
 
 
 def _hook(watcher: Mapping[str, object], name: str) -> str | None:

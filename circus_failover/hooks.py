@@ -19,7 +19,7 @@ from circus_failover import claims, verbs
 from circus_failover.bring_up import Refused
 from circus_failover.policy.bringup import BringUp, Hindrance, Verdict
 from circus_failover.supervisor import Supervisor
-from circus_failover.words import Cause
+from circus_failover.words import Asked, Cause
 
 Hook = Callable[..., Any]
 LATE_SECS = 0.1
@@ -74,7 +74,8 @@ def enrol(watcher: Any, arbiter: Any, hook_name: str, **details: Any) -> bool:
     except Exception as error:
         logger.exception("circus-failover: the gate failed for %s", watcher.name)
         reason = f"the gate itself failed: {type(error).__name__}: {error}"
-        held.bring_up.refuse(agent, Verdict(BringUp.REFUSE, Cause.GATE_FAILED, reason))
+        asked = agent.ticket.asked if agent.ticket is not None else Asked.RESTORE
+        held.bring_up.refuse(agent, Verdict(BringUp.REFUSE, Cause.GATE_FAILED, reason), asked)
         return False
 
 

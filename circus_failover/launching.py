@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circus_failover import agent_variables, crashpoint, keeper, launch_file, private_file
+from circus_failover import agent_variables, crashpoint, heartbeats, keeper, launch_file, private_file
 from circus_failover.agent import Agent, Starting
 from circus_failover.agents import RUNTIMES
 from circus_failover.env_file import EnvFileError
@@ -187,6 +187,8 @@ class Launching:
         }
         if conversation is not None:
             ours["FAILOVER_CONVERSATION"] = conversation
+        if settings.heartbeat is not None:
+            ours[heartbeats.VARIABLE] = str(settings.heartbeat)
         return launch_file.agent_environment({}, agent_variables.complete(settings, own, account), ours)
 
 

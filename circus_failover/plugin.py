@@ -27,6 +27,7 @@ from circus.plugins import CircusPlugin
 from circus_failover.plugin_input import Event, parse_event, parse_options
 from circus_failover.state_dir import StateDir
 from circus_failover.store import Reader, StoreError, open_reader
+from circus_failover.words import NoticeKind
 
 REQUEST_SECS = 5.0
 """How long circusd may take to answer one request; every verb a plugin uses answers at once."""
@@ -108,6 +109,10 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
         self._errors = 0
         self._last_error: str | None = None
         self._findings: list[dict[str, Any]] = []
+        self._notify_lines: list[dict[str, Any]] = []
+        """What became of telling somebody (`plugin_report.Told`), until circusd has written it down."""
+        self.failover_yaml = self.options.config
+        """The failover.yaml of the fleet; None: circusd has not said yet."""
         self._said = Said()
         for problem in problems:
             self._mistake(problem)
@@ -158,7 +163,15 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
         return answer
 
     def find(
-        self, identity: str, action: str, *, age: float | None = None, outcome: str, evidence: str
+        self,
+        identity: str,
+        action: str,
+        *,
+        age: float | None = None,
+        outcome: str,
+        evidence: str,
+        notice: NoticeKind | None = None,
+        key: str = "",
     ) -> None:
         """Have a line written to lifecycle.log (`ev=supervise`), with the report of the next tick's end.
 
@@ -168,10 +181,13 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
             age: what the agent's idle time is, in seconds.
             outcome: what came of it.
             evidence: why.
+            notice: somebody may want to be told of it as this; the evidence is what they are told.
+            key: what that notice is about, where the agent alone does not say.
         """
         if len(self._findings) < FINDINGS_KEPT:
             finding = {"identity": identity, "action": action, "age": age}
-            self._findings.append({**finding, "outcome": outcome, "evidence": evidence})
+            told = {"notice": str(notice), "key": key} if notice is not None else {}
+            self._findings.append({**finding, "outcome": outcome, "evidence": evidence, **told})
         else:
             self.trouble("", f"more than {FINDINGS_KEPT} findings wait for circusd: the newer are dropped")
 
@@ -257,7 +273,7 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
 
     def _report(self, secs: float) -> None:
         """Tell circusd of the tick that has just ended, and learn what it says in return."""
-        errors, findings = self._errors, list(self._findings)
+        errors, findings, told = self._errors, list(self._findings), list(self._notify_lines)
         answer = self.ask(
             "ticked",
             name=type(self).__name__,
@@ -270,10 +286,14 @@ class FailoverPlugin(CircusPlugin):  # type: ignore[misc]
             # None: what is stored was not read yet, and stays as it is.
             detail=self.remembered() if self._restored else None,
             findings=findings,
+            told=told,
         )
         self._errors -= errors
         self._last_error = None
         del self._findings[: len(findings)]
+        del self._notify_lines[: len(told)]
+        if answer.get("config"):
+            self.failover_yaml = Path(str(answer["config"]))
         self.log_verbose = bool(answer.get("log_verbose"))
         self._settle_state_dir(answer.get("state_dir"))
         self._met = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +19,20 @@ class Finding(_Model):
     age: float | None = None
     outcome: str = ""
     evidence: str = ""
+    notice: str | None = None
+    """The kind of notice that it is too (`words.NoticeKind`), for somebody to be told of."""
+    key: str = ""
+    """What that is about, where the agent alone does not say."""
+
+
+class Told(_Model):
+    """One line for lifecycle.log (`ev=notify`): what became of telling somebody."""
+
+    action: Literal["sent", "digest", "failed", "dropped"]
+    target: str = Field(max_length=100)
+    kind: str = Field(max_length=1000)
+    count: int = Field(ge=0, lt=2**31)
+    why: str = Field("", max_length=1000)
 
 
 class Report(_Model):
@@ -33,3 +47,4 @@ class Report(_Model):
     last_error: str | None = None
     detail: dict[str, Any] | None = None
     findings: list[Finding] = Field(default_factory=list, max_length=10_000)
+    told: list[Told] = Field(default_factory=list, max_length=10_000)

@@ -211,6 +211,7 @@ class Proving:
             "journal": str(files.answers),
             "spool": str(state.spool),
             "lock": str(state.boot_lock(agent.identity)),
+            "agent_lock": str(state.agent_lock(agent.identity)),
         }
 
     def _tell(self, agent: Agent, starting: Starting, state: StateDir) -> None:
@@ -282,6 +283,7 @@ class Proving:
             _remove(_files(state, agent.identity, generation))
         self._supervisor.check(agent)
         self._supervisor.deliveries.work(agent)
+        self._supervisor.assignments.look(agent)
 
     def _failed(self, agent: Agent, reason: str, *, told: bool = False) -> None:
         """A launch failed before its process was known, or never became ready: an end, with its reason."""

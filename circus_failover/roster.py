@@ -342,6 +342,7 @@ class Roster:
         agent = self.agents.pop(identity, None)
         if agent is not None:
             self._supervisor.bring_up.let_go(agent)
+            self._supervisor.assignments.look(agent)
         self._supervisor.pids.forget(identity)
         self._supervisor.watches.forget(identity)
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 PLAIN_WIDTH = 240
 STATE_WIDTH = 40
+ASSIGNMENT_WIDTH = 24
 PHASE_STYLES = {
     "up": "green",
     "starting": "cyan",
@@ -25,6 +26,16 @@ PHASE_STYLES = {
     "stopped": "dim",
     "held": "red",
     "refused": "red",
+}
+
+ASSIGNMENT_STYLES = {
+    "queued": "yellow",
+    "delivered": "cyan",
+    "working": "green",
+    "done": "dim",
+    "failed": "red",
+    "orphaned": "red",
+    "cancelled": "dim",
 }
 
 STATE_STYLES = {
@@ -100,6 +111,33 @@ def _clock(moment: float, now: float) -> str:
 def phase(word: str) -> Text:
     """Return a phase in its colour."""
     return Text(word, style=PHASE_STYLES.get(word, ""))
+
+
+def assignment_state(word: str) -> Text:
+    """Return the state of an assignment in its colour."""
+    return Text(plain(word), style=ASSIGNMENT_STYLES.get(word, ""))
+
+
+def assignment(agent: Mapping[str, Any], width: int) -> Text:
+    """Return the assignment that an agent has, in the colour of its state; `-` when it has none.
+
+    Args:
+        agent: the object that `fleet` gives of it.
+        width: at most so many characters.
+    """
+    if not agent.get("assignment"):
+        return Text("-")
+    state = agent.get("assignment_state") or ""
+    made = shortened(agent["assignment"], width)
+    made.stylize(ASSIGNMENT_STYLES.get(state, ""))
+    return made
+
+
+def shortened(text: str, width: int) -> Text:
+    """Return a text that is harmless, with its end left out where it is longer than `width` characters."""
+    made = Text(plain(text))
+    made.truncate(width, overflow="ellipsis")
+    return made
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from circus_failover.policy import server_exit
 from circus_failover.process_table import ProcessId
 from circus_failover.records import LaunchRow, ServerExitRow
 from circus_failover.store import Store
-from circus_failover.words import Cause, Detected, Phase, ServerCause
+from circus_failover.words import Cause, Detected, NoticeKind, Phase, ServerCause
 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
@@ -45,6 +46,8 @@ TOGETHER_SECS = 10.0
 """An agent that ended by itself so shortly before or after its server went with it."""
 AT_ONCE = 10
 """How many deaths of one report are followed before the loop has its turn."""
+NAMED = 5
+"""How many agents of one server's end are named; how many there were more is said."""
 _UNSAID = (str(Cause.SERVER_LOST), str(Cause.ENDED_UNKNOWN), str(Cause.LAUNCH_FAILED))
 
 
@@ -308,8 +311,10 @@ class ServerWatches:
         watched.remove(str(state.path), found.name)
         self._gone.discard(found.server)
         if supervisor.store is not None:
+            row = _row(death.report())
             with supervisor.store.decision(durable=True):
-                supervisor.store.add_server_exit(_row(death.report()))
+                if supervisor.store.add_server_exit(row):
+                    self._notice(row)(supervisor.store)
 
     def taken_in(self, name: str, report: dict[str, Any]) -> None:
         """Take in what the canary recorded: the rows at once, then the death of each agent in its turn.
@@ -324,9 +329,25 @@ class ServerWatches:
         with store.decision(durable=True):
             store.take_in(name, time.time())
             new = [row for row in rows if store.add_server_exit(row)]
+            for row in new:
+                self._notice(row)(store)
         self._gone -= {ProcessId(row.pid, row.start) for row in rows}
         crashpoint.reached("server-exits-taken-in")
         self._supervisor.spawn(self._follow_all(new))
+
+    def _notice(self, row: ServerExitRow) -> Callable[[Store], None]:
+        """Return what writes down that somebody may want to be told of a server's end."""
+        names = sorted({str(agent["identity"]) for agent in row.agents})
+        who = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+        return self._supervisor.notices.writing(
+            NoticeKind.SERVER_DEATH,
+            f"{who or 'no agent'}: {reason_of(row)}",
+            identity=names[0] if len(names) == 1 else None,
+            key=row.socket,
+            cause=row.cause,
+            agents=names,
+            pid=row.pid,
+        )
 
     async def _follow_all(self, rows: list[ServerExitRow]) -> None:
         followed = 0

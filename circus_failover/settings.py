@@ -21,6 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from circus_failover.notify_settings import Hidden, Target, targets
 from circus_failover.problems import Problem as Problem
 from circus_failover.problems import SettingsError as SettingsError
 from circus_failover.problems import describe, nearest
@@ -85,6 +86,8 @@ class Settings:
     defaults: Mapping[str, str] = field(hash=False)
     log_verbose: bool = False
     """Also a line in lifecycle.log, at each tick of a plugin, for an agent that is as it should be."""
+    notify: tuple[Target, ...] = ()
+    """Who is told of what happens."""
 
     def account(self, name: str) -> Account | None:
         """The configured account of this name, or None."""
@@ -131,6 +134,7 @@ class _Document(_Model):
     accounts: list[Any] = Field([], description="each with name, runtime, home, env_file")
     defaults: dict[Any, Any] = Field({}, description="watcher options and their values")
     log_verbose: bool = Field(False, description="whether lifecycle.log also tells the steady state")
+    notify: list[Any] = Field([], description="who is told of what happens; each with an address")
 
 
 class _Runtime(_Model):
@@ -195,6 +199,8 @@ class _Reader:
         key = where + name + "".join(f"[{part}]" for part in loc[1:])
         known = list(model.model_fields)
         if kind in ("extra_forbidden", "invalid_key"):
+            # A target of `notify` under a mistyped key: its address holds secrets.
+            value = Hidden(value) if "://" in repr(value) else value
             self.problem(key, value, f"a known key ({', '.join(known)}){nearest(name, known)}")
         elif kind == "missing":
             self.problem(key, None, f"a value: {model.model_fields[name].description}")
@@ -290,18 +296,22 @@ class _Reader:
             data = {
                 key: value
                 for key, value in data.items()
-                if value is not None or key not in ("shared", "accounts", "defaults")
+                if value is not None or key not in ("shared", "accounts", "defaults", "notify")
             }
+            if "notify" in data and not isinstance(data["notify"], list):
+                # Whatever stands there may be an address, with its secrets.
+                data["notify"] = Hidden(data["notify"])
         fields = self.checked(_Document, data, "")
         state_dir = self.folder_at("state_dir", fields["state_dir"]) if "state_dir" in fields else None
         accounts = self.accounts(fields.get("accounts", ()))
         needed = bool(fields.get("accounts")) and "shared" in fields
         shared = self.shared(fields.get("shared", {}), accounts, needed)
         defaults = self.defaults(fields.get("defaults", {}))
+        notify = targets(self, fields.get("notify", ()))
         if self.problems or state_dir is None:
             raise SettingsError(self.problems)
         verbose = bool(fields.get("log_verbose", False))
-        return Settings(self.path, state_dir, shared, accounts, defaults, verbose)
+        return Settings(self.path, state_dir, shared, accounts, defaults, verbose, notify)
 
     def document(self) -> object:
         """The file's content as plain values. Duplicate keys are problems; what cannot be read raises."""

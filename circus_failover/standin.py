@@ -1,11 +1,13 @@
 """A stand-in for an agent command-line program, for demo and tests: `python -m circus_failover.standin`.
 
 It keeps a conversation as a JSONL transcript in its account home, can resume it, and misbehaves on request.
+An assignment is a `/job`: its end is reported as an agent reports it that finds circusd down, by the spool.
 It must never import another part of this project, nor anything slow: fleets of it are started at once.
 """
 
 from __future__ import annotations
 
+import _socket  # the module `socket` imports much that is not needed here
 import argparse
 import codecs
 import contextlib
@@ -23,14 +25,17 @@ from typing import Any, NoReturn
 
 COMMANDS = {
     "/ask": "TEXT         ask, and wait for the next line",
+    "/beat": "[SECS]      touch $FAILOVER_HEARTBEAT, and again every SECS (0: never again)",
     "/burst": "N          print N lines",
     "/child": "[SECS]     start a child, in its own process group, that lives on when this program ends",
     "/crash": "[CODE]     print a traceback and exit with CODE (1), leaving the status file behind",
     "/daemon": "[SECS]    start a process in its own session whose parent is gone",
     "/env": "NAME         print NAME=value of the environment",
     "/exit": "            end with exit code 0",
+    "/fail": "[TEXT]      give the job up, and report to the supervisor that it failed",
     "/hang": "            answer nothing any more, no key, SIGTERM or SIGHUP: only SIGKILL ends it",
     "/help": "            print this list",
+    "/job": "SECS [ID]    work for SECS seconds, and report to the supervisor that ID is done",
     "/kill": "[SIG]       end by that signal, a name or number (KILL)",
     "/limit": "[EPOCH]    report a usage limit, and answer only with it until EPOCH (in an hour)",
     "/say": "TEXT         print TEXT",
@@ -42,9 +47,12 @@ KEYS = """\
 keys: Enter sends, Esc interrupts a turn and puts its text back, C-u clears the line, C-c does either,
   C-d on an empty line ends with 0. Pasted lines are one prompt (bracketed paste). Commands act at once,
   a prompt waits for the end of a turn. Without a terminal each line is a prompt or command, in order.
+jobs: a /job waits for the end of a turn like a prompt. One that its conversation had not finished when the
+  program ended is done anew, from its beginning, at the first prompt after a resume that is no command.
 exit codes: 0 by /exit, C-d, end of input; 1 unknown conversation, crash; 2 usage; 129 SIGHUP or terminal
   gone; 130 SIGINT; 143 SIGTERM"""
 PROMPT, WORKING = "❯ ", "working… (esc to interrupt)"
+INTERRUPTED = "[Request interrupted by user]"
 PASTE, PASTE_END = "\x1b[200~", "\x1b[201~"
 ESC_WAIT = 0.05  # the bytes of one key come together: an Esc followed by nothing for so long is the Esc key
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -105,6 +113,49 @@ def start_sleep(secs: float, daemon: bool) -> int:
         return int(pid.read())
 
 
+def report(what: str, assignment: str | None, note: str | None) -> str:
+    """Leave a report on this launch in the supervisor's spool, and wake circusd; return what became of it.
+
+    The file and its name are those of `spool.send`, the mapping is that of `failoverctl self`.
+    """
+    folder, identity, generation, launch = (
+        os.environ.get(f"FAILOVER_{name}", "") for name in ("STATE_DIR", "IDENTITY", "GENERATION", "LAUNCH")
+    )
+    if not (folder and identity and generation and launch):
+        return "not reported: no supervisor has started this"
+    fields = {"identity": identity, "generation": int(generation), "launch": launch, "by": identity + "@self"}
+    content = {
+        "kind": "self",
+        "what": what,
+        **fields,
+        "assignment": assignment,
+        "note": note,
+        "at": time.time(),
+    }
+    spool = os.path.join(folder, "spool")
+    name = f"{time.time_ns():020d}-{os.getpid()}-self.json"
+    hidden = os.path.join(spool, f".{name}.tmp")
+    try:
+        with open(
+            hidden, "x", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)
+        ) as file:
+            json.dump(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(hidden, os.path.join(spool, name))
+        directory = os.open(spool, os.O_RDONLY)
+        os.fsync(directory)
+        os.close(directory)
+    except OSError as error:
+        return f"not reported: {error}"
+    bell = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+    bell.setblocking(False)
+    with contextlib.suppress(OSError):  # nobody listens: the next circusd finds the file
+        bell.sendto(b"1", os.path.join(spool, "wake.sock"))
+    bell.close()
+    return f"reported {what}"
+
+
 class Terminal:
     """The screen and its bottom line. Without a tty all is plain lines, and nothing is erased."""
 
@@ -152,20 +203,30 @@ class Account:
         folder = os.path.join(home, "projects", re.sub("[^A-Za-z0-9]", "-", self.cwd))
         self.transcript = os.path.join(folder, conversation + ".jsonl")
         self.status_file = os.path.join(home, "sessions", f"{os.getpid()}.json")
-        self.status = self.parent = self.proc_start = ""
+        self.status = self.parent = self.proc_start = self.unfinished = ""
         with contextlib.suppress(OSError), open("/proc/self/stat", errors="replace") as stat:
             self.proc_start = stat.read().rpartition(")")[2].split()[19]
 
     def turns(self) -> int:
-        """How many answers the transcript holds. OSError: there is no such transcript."""
+        """How many answers the transcript holds, and whether its last job is unfinished.
+
+        OSError: there is no such transcript.
+        """
         answers = 0
         with open(self.transcript, encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                with contextlib.suppress(ValueError, AttributeError):
+                with contextlib.suppress(ValueError, AttributeError, LookupError, TypeError):
                     entry = json.loads(line)
                     self.parent = entry.get("uuid", self.parent)
                     answers += entry.get("type") == "assistant" and not entry.get("isApiErrorMessage")
+                    self.note_job(entry.get("type"), entry["message"]["content"])
         return answers
+
+    def note_job(self, role: str, content: Any) -> None:
+        if role == "user" and (content == INTERRUPTED or content.startswith("/job ")):
+            self.unfinished = "" if content == INTERRUPTED else content
+        elif role == "assistant" and content[0]["text"].startswith(("done: /job ", "failed: ")):
+            self.unfinished = ""
 
     def append(self, role: str, text: str, **more: Any) -> None:
         now, this = time.time(), str(uuid.uuid4())
@@ -220,6 +281,7 @@ class StandIn:
         self.ready = self.asking = self.ended = False
         self.limited_until = 0
         self.turn: tuple[str, float] | None = None  # the prompt, and when it is answered
+        self.beat_every, self.next_beat = options.beat, self.started
         self.line = self.keys = ""  # the input box; what was read and may be half a key or half a paste
         self.queue: list[str] = []
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -257,6 +319,11 @@ class StandIn:
                 self.ready = True
                 self.say(f"{self.greeting}standin ready · conversation {self.account.conversation}")
                 self.queue += [options.prompt] if options.prompt else []
+        if self.beat_every:
+            if now >= self.next_beat:
+                self.beat()
+                self.next_beat = now + self.beat_every
+            due.append(self.next_beat - now)
         if self.turn and now >= self.turn[1]:
             self.answer(self.turn[0])
         while self.queue and not self.turn:
@@ -334,7 +401,7 @@ class StandIn:
     def press(self, key: str) -> None:
         if key in "\r\n":
             text, self.line = self.line, ""
-            if self.turn and not (self.term.tty and self.is_command(text)):
+            if self.turn and not (self.term.tty and self.acts_at_once(text)):
                 self.queue.append(text)
             else:
                 if self.term.tty and not self.turn:
@@ -345,7 +412,7 @@ class StandIn:
             self.line = self.line[:-1]
         elif key in "\x1b\x03" and self.turn and self.term.tty:
             self.line, self.turn = self.turn[0] + self.line, None
-            self.account.append("user", "[Request interrupted by user]")
+            self.account.append("user", INTERRUPTED)
             self.say("interrupted")
         elif key in "\x15\x03":
             self.line = ""
@@ -358,6 +425,9 @@ class StandIn:
     def is_command(self, text: str) -> bool:
         return text.partition(" ")[0].strip() in COMMANDS
 
+    def acts_at_once(self, text: str) -> bool:
+        return self.is_command(text) and text.split(maxsplit=1)[0] != "/job"
+
     def submit(self, text: str) -> None:
         self.asking = False
         if self.is_command(text):
@@ -367,10 +437,11 @@ class StandIn:
             except (ValueError, LookupError, OverflowError, OSError, argparse.ArgumentTypeError):
                 self.say(f"usage: {name} {' '.join(COMMANDS[name].split(' ' * 2)[0].split())}")
         elif text.strip():
-            self.begin(text, self.options.turn)
+            job, self.account.unfinished = self.account.unfinished, ""
+            self.account.append("user", text)
+            self.begin(job or text, seconds(job.split()[1]) if job else self.options.turn)
 
     def begin(self, text: str, secs: float) -> None:
-        self.account.append("user", text)
         self.turn = (text, time.monotonic() + (secs if self.limited_until <= time.time() else 0))
         self.show()
 
@@ -381,6 +452,21 @@ class StandIn:
         else:
             self.account.append("assistant", "done: " + text)
             self.say("done: " + shown(text))
+            if text.startswith("/job "):
+                self.say(report("done", self.assignment(text), "worked for " + text.split()[1] + " s"))
+
+    def assignment(self, job: str) -> str | None:
+        """The id in a job's first line; without one it is the assignment that this agent has."""
+        words = job.split("\n")[0].split()
+        return words[2] if len(words) > 2 else None
+
+    def beat(self) -> None:
+        path = os.environ.get("FAILOVER_HEARTBEAT", "")
+        try:
+            with open(path, "a", encoding="utf-8"):
+                os.utime(path)
+        except OSError as error:
+            self.say(f"no heartbeat: {error.strerror}")
 
     def report_limit(self) -> None:
         text = limit_text(self.limited_until)
@@ -435,7 +521,21 @@ class StandIn:
             text = rest[len(first) :].strip()
             if self.turn or not text:
                 raise ValueError("one turn at a time, and it needs a text")
+            self.account.append("user", text)
             self.begin(text, seconds(first))
+        elif name == "/job":
+            self.account.append("user", f"/job {rest}")
+            self.begin(f"/job {rest}", seconds(first))
+        elif name == "/fail":
+            job, self.turn = self.turn[0] if self.turn else "", None
+            self.account.append("user", f"/fail {rest}")
+            self.account.append("assistant", f"failed: {job or rest}")
+            self.say(report("failed", self.assignment(job), rest or None))
+        elif name == "/beat":
+            self.beat_every = seconds(first) if first else self.beat_every
+            self.next_beat = time.monotonic() + self.beat_every
+            if first != "0":
+                self.beat()
         else:
             self.asking = name == "/ask"
             self.say(HELP if name == "/help" else shown(rest))
@@ -470,6 +570,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--resume", metavar="UUID", help="continue that conversation; exit 1 when this home has none such")
     add("--boot", metavar="SECS", type=seconds, default=0.0, help="time until it is ready (0)")
     add("--turn", metavar="SECS", type=seconds, default=0.2, help="time a prompt takes (0.2)")
+    add(
+        "--beat", metavar="SECS", type=seconds, default=0.0, help="touch $FAILOVER_HEARTBEAT so often (never)"
+    )
     add("--crash-at-start", metavar="CODE", type=exit_code, help="crash instead of becoming ready")
     add("--crash-after", metavar="SECS", type=seconds, help="crash with code 1 so long after the start")
     add("--ignore-term", action="store_true", help="ignore SIGTERM and SIGHUP, as /stubborn")

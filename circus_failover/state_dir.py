@@ -13,7 +13,10 @@ from circus_failover import process_table
 from circus_failover.canary import watched
 from circus_failover.process_table import ProcessId
 
-FOLDERS = ("tmux", "spool", "run", "locks", "panes", watched.FOLDER, watched.SERVERS, watched.FORENSICS)
+FOLDERS = (
+    *("tmux", "spool", "run", "locks", "panes", "beats"),
+    *(watched.FOLDER, watched.SERVERS, watched.FORENSICS),
+)
 
 
 class StateDirError(Exception):

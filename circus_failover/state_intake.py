@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from circus_failover import agent_health
+from circus_failover import agent_health, health_notices
 from circus_failover.agent_health import Look, Seen
 from circus_failover.logfmt import timestamp
 from circus_failover.policy.health import Fault, Health
@@ -53,8 +53,11 @@ def take_in(held: Supervisor, looks: Sequence[Look], interval: float) -> list[st
         changed = before is None or _essence(before.health) != _essence(health)
         if changed and _is_told(before, health):
             _tell(held, agent, agent.seen, before)
+            health_notices.follow(held, agent, agent.seen, before)
         elif changed:
             _note(held, agent, agent.seen, before)
+        if changed:
+            held.assignments.look(agent)
         if agent.state() is not agent.said_state:
             held.publish(agent)
         if look.conversation is not None and look.conversation != agent.row.conversation:

@@ -277,6 +277,25 @@ class Reader:
             for row in rows
         ]
 
+    def happened(self, after: int, events: Sequence[str], limit: int) -> list[dict[str, Any]]:
+        """Return decisions about all agents, the oldest first: their id, when, of whom, `ev` and `detail`.
+
+        Args:
+            after: only those with a greater id.
+            events: only these (`ev`).
+            limit: at most so many.
+        """
+        rows = self._rows(
+            "SELECT id, at, identity, generation, ev, detail FROM history WHERE id > ?"
+            f" AND ev IN ({', '.join('?' for _ in events)}) ORDER BY id LIMIT ?",
+            (after, *events, limit),
+        )
+        return [{**_plain(row), "detail": json.loads(row["detail"])} for row in rows]
+
+    def newest_decision(self) -> int:
+        """Return the id of the newest decision about any agent; 0 when there is none."""
+        return int(self._rows("SELECT COALESCE(MAX(id), 0) AS id FROM history")[0]["id"])
+
     def last_causes(self) -> dict[str, str]:
         """Return how each agent's newest ended launch ended, by identity."""
         rows = self._rows(
@@ -330,6 +349,11 @@ class Reader:
         )
         return [ServerExitRow(**_plain(row)) for row in rows]
 
+    def server_exit_counts(self) -> dict[tuple[str, str], int]:
+        """Return how many tmux servers ended that nobody meant to end, by cause and when that was noticed."""
+        rows = self._rows("SELECT cause, detected, COUNT(*) AS n FROM server_exits GROUP BY cause, detected")
+        return {(row["cause"], row["detected"]): row["n"] for row in rows}
+
     def server_exit(self, boot: str, server: ProcessId) -> ServerExitRow | None:
         """Return how one tmux server ended, if that was recorded."""
         rows = self._rows(
@@ -358,6 +382,35 @@ class Reader:
         """Return how many tasks wait, by identity; an agent without one is not in it."""
         rows = self._rows(f"SELECT identity, COUNT(*) AS n FROM tasks WHERE {_OPEN_TASK} GROUP BY identity")
         return {row["identity"]: row["n"] for row in rows}
+
+    def task_counts(self) -> list[tuple[str, str, int, float]]:
+        """Return what waits for agents or is being typed, without the texts.
+
+        Returns:
+            Kind, state, how many, and the epoch seconds since when the oldest waits.
+        """
+        rows = self._rows(
+            "SELECT kind, state, COUNT(*) AS n, MIN(queued_at) AS oldest FROM tasks"
+            f" WHERE {_OPEN_TASK} GROUP BY kind, state ORDER BY kind, state"
+        )
+        return [(row["kind"], row["state"], row["n"], row["oldest"]) for row in rows]
+
+    def assignment_counts(self) -> list[tuple[str, str, bool, int, float, int]]:
+        """Return the assignments that are not over, without the texts.
+
+        Returns:
+            State, pool (empty: none), whether they have an owner, how many, the epoch seconds since when the
+            oldest waits, and the greatest number of retries.
+        """
+        rows = self._rows(
+            "SELECT state, COALESCE(pool, '') AS pool, owner IS NOT NULL AS owned, COUNT(*) AS n,"
+            " MIN(queued_at) AS oldest, MAX(retries) AS retries FROM assignments WHERE done_at IS NULL"
+            " GROUP BY state, COALESCE(pool, ''), owner IS NOT NULL"
+        )
+        return [
+            (row["state"], row["pool"], bool(row["owned"]), row["n"], row["oldest"], row["retries"])
+            for row in rows
+        ]
 
     def assignments(
         self, *, over_since: float | None = None, owner: str | None = None

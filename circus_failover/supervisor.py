@@ -25,6 +25,7 @@ from circus_failover import (
     server_watches,
     settings,
     spool,
+    stuck_agents,
     tmux,
 )
 from circus_failover.aftermath import Aftermath
@@ -41,6 +42,7 @@ from circus_failover.lifecycle_log import LifecycleLog
 from circus_failover.notices import Notices
 from circus_failover.pid_watch import PidWatch
 from circus_failover.policy.bringup import Hindrance
+from circus_failover.pools import Pools
 from circus_failover.process_table import ProcessId
 from circus_failover.proving import Proving
 from circus_failover.recording import Recording
@@ -60,6 +62,7 @@ FULL_CHECK_TICKS = 10
 """Where pidfds report ends at once, an agent's process is looked at only every so many ticks."""
 REPORT_MEMORY_SECS = 86400.0
 TASK_MEMORY_SECS = 7 * 86400.0
+ASSIGNMENT_MEMORY_SECS = 30 * 86400.0
 FORGET_TICKS = 3600
 """A multiple of FULL_CHECK_TICKS."""
 
@@ -84,6 +87,7 @@ class Supervisor(Recording):
         self.assignments = Assignments(self)
         self.notices = Notices(self)
         self.crash_loops = CrashLoops(self)
+        self.pools = Pools(self)
         self.requests = SelfRequests(self)
         self.events = ClientEvents(self)
         self.roster = Roster(self)
@@ -106,6 +110,7 @@ class Supervisor(Recording):
         self.roster.enrol_all(self._known_agents())
         self._remember_states()
         self.deliveries.load()
+        self.assignments.load()
         self.watches.open()
         self.take_in_reports()
         self.save_changed()
@@ -121,6 +126,8 @@ class Supervisor(Recording):
             ):
                 # The circusd that ended it died before it was taken out.
                 self.spawn(self.aftermath.remove(agent))
+            elif agent.action is None and stuck_agents.left_behind(agent):
+                self.spawn(stuck_agents.bring_back(self, agent, None))
             elif (
                 agent.action is None
                 and agent.row.uncleared == agent.row.generation
@@ -180,6 +187,7 @@ class Supervisor(Recording):
                 self.check(agent)
         self._remember_states()
         self.deliveries.load()
+        self.assignments.load()
         self.watches.open()
         self.take_in_reports()
         self.spawn(self.bring_up.adopt_unstarted())
@@ -239,7 +247,8 @@ class Supervisor(Recording):
 
     def view(self, agent: Agent) -> dict[str, Any]:
         """Return the object that every front end shows of an agent."""
-        return {**agent.view(self._terminal(agent)), "tasks": len(self.deliveries.waiting(agent))}
+        seen = agent.view(self._terminal(agent), self.assignments.of(agent))
+        return {**seen, "tasks": len(self.deliveries.waiting(agent))}
 
     def _terminal(self, agent: Agent) -> str | None:
         process = agent.row.process if agent.phase in LIVE_PHASES | {Phase.OBSERVED} else None
@@ -370,6 +379,7 @@ class Supervisor(Recording):
             self.stop_watcher(agent)
         else:
             self.endings.clear(agent, then=None)
+        self.assignments.look(agent)
 
     def reaped(self, agent: Agent, cause: str, evidence: str) -> None:
         """Say in lifecycle.log that an agent was found gone, and how its next wake will begin."""
@@ -462,7 +472,9 @@ class Supervisor(Recording):
                 logger.exception("circus-failover: the tick failed for %s", agent.identity)
         self.workforce.tend()
         self.deliveries.tend()
+        self.assignments.tend()
         self.crash_loops.tick()
+        self.pools.tick()
         self.servers.tick()
         self.watches.tick()
         self.save_unsaved()
@@ -516,3 +528,4 @@ class Supervisor(Recording):
                     self.store.remove_child(process)
                 self.store.forget_reports(time.time() - REPORT_MEMORY_SECS)
                 self.store.forget_tasks(time.time() - TASK_MEMORY_SECS)
+                self.store.forget_assignments(time.time() - ASSIGNMENT_MEMORY_SECS)

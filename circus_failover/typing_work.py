@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import signal
 import time
 from collections.abc import Mapping
@@ -38,7 +39,7 @@ ECHO_BYTES_PER_SEC = 100_000
 SETTLE_SECS = 1.0
 TAKEN_SECS = 10.0
 LAST_LOOK_SECS = 0.5
-"""How long a worker whose agent is to be ended looks whether the task was taken."""
+"""How long a worker whose agent is to be ended, or whose time is over, looks whether the task was taken."""
 ENDED_SECS = 2.0
 PATIENCE_SECS = 30.0
 """What a worker may take beyond the time it is given: clearing, and a few tmux calls of 2 s."""
@@ -62,6 +63,8 @@ class Order:
     spool: Path
     lock: Path
     secs: float
+    expires_at: float | None
+    """Epoch seconds after which nothing is typed or entered any more; None: there is no such time."""
 
     @classmethod
     def load(cls, raw: Mapping[str, Any]) -> Order:
@@ -81,6 +84,7 @@ class Order:
             spool=Path(raw["spool"]),
             lock=Path(raw["lock"]),
             secs=float(raw["secs"]),
+            expires_at=float(raw["expires_at"]) if raw.get("expires_at") is not None else None,
         )
 
     @property
@@ -160,6 +164,7 @@ class _Typist:
         if kept.get("stage") == "entering":
             return self._enter(echo.Waiting(**kept["waiting"]), again=True)
         text = self._order.text_file.read_text(encoding="utf-8")
+        self._heed()
         self._stage = "clearing"
         self._clear()
         waiting = self._paste(text)
@@ -209,13 +214,13 @@ class _Typist:
             raise _Gone(self._elsewhere())
         crashpoint.reached("typing-after-paste")
         self._stage = "echo"
-        secs = ECHO_SECS + len(text) / ECHO_BYTES_PER_SEC
-        until = min(time.monotonic() + secs, self._until)
+        begun = time.monotonic()
+        until = min(begun + ECHO_SECS + len(text) / ECHO_BYTES_PER_SEC, self._until, self._expiry())
         mark = echo.mark_of(text)
         while (waiting := echo.shown(mark, before, look := self._look())) is None:
-            self._heed()
             if time.monotonic() >= until:
-                raise _NotTaken(f"the text did not show on the screen within {secs:.0f} s")
+                raise _NotTaken(f"the text did not show on the screen within {until - begun:.0f} s")
+            self._heed()
             time.sleep(POLL_SECS)
         # What moves after Enter must come of Enter, so a program that still draws is waited for.
         until = time.monotonic() + SETTLE_SECS
@@ -232,15 +237,17 @@ class _Typist:
         if again and self._left(waiting):
             return self._taken("the agent took it")
         crashpoint.reached("typing-before-enter")
-        if self._stopped is None:
+        entered = self._hindrance() is None
+        if entered:
             self._press("Enter")
         crashpoint.reached("typing-after-enter")
         until = min(time.monotonic() + TAKEN_SECS, max(self._until, time.monotonic() + LAST_LOOK_SECS))
+        until = min(until, max(time.monotonic(), self._expiry()) + LAST_LOOK_SECS)
         try:
             while not self._left(waiting):
                 last = until if self._stopped is None else min(until, self._stopped + LAST_LOOK_SECS)
                 if time.monotonic() >= last:
-                    return self._not_taken()
+                    return self._not_taken(entered)
                 time.sleep(POLL_SECS)
         except _Gone:
             # A program may end at what it was told, faster than its last screen can be seen.
@@ -255,9 +262,10 @@ class _Typist:
             self._write_journal("taken", note=note)
         return "taken", note
 
-    def _not_taken(self) -> tuple[str, str]:
-        stopped = self._stopped is not None
-        note = "the agent is being ended" if stopped else "Enter was sent and the text still waits"
+    def _not_taken(self, entered: bool) -> tuple[str, str]:
+        note = "Enter was sent and the text still waits"
+        if self._stopped is not None or not entered:
+            note = self._hindrance() or note
         # Written before the line is cleared, which would look like a text that was taken.
         with contextlib.suppress(OSError):
             self._write_journal("not-taken", note=note)
@@ -324,9 +332,22 @@ class _Typist:
         with contextlib.suppress(_Gone, tmux.TmuxError):
             self._clear()
 
-    def _heed(self) -> None:
+    def _hindrance(self) -> str | None:
+        """Return why nothing is to be typed or entered from now on; None: nothing speaks against it."""
         if self._stopped is not None:
-            raise _NotTaken("the agent is being ended")
+            return "the agent is being ended"
+        return "its time is over" if time.monotonic() >= self._expiry() else None
+
+    def _expiry(self) -> float:
+        """Return the monotonic second from which on nothing is typed or entered."""
+        if self._order.expires_at is None:
+            return math.inf
+        return time.monotonic() + self._order.expires_at - time.time()
+
+    def _heed(self) -> None:
+        hindrance = self._hindrance()
+        if hindrance is not None:
+            raise _NotTaken(hindrance)
 
     # -- what is written down ------------------------------------------------------------------------
 

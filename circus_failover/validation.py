@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from circus_failover import agent_variables, shared_state
+from circus_failover import agent_variables, patience, pool_file, shared_state
 from circus_failover.agent_settings import PREFIX, AgentSettings, check_defaults, parse
 from circus_failover.env_file import EnvFileError
 from circus_failover.fleet_file import CONFIG_OPTION, CONFIG_VARIABLE, FleetFile, read
+from circus_failover.notify_settings import exposed, unreadable
 from circus_failover.policy.gate import Failure, judge
 from circus_failover.settings import Account, Problem, Settings, SettingsError, Shared, load
 
@@ -61,10 +62,15 @@ def validate(ini: Path) -> Report:
             agents[result.identity] = result
         else:
             wrong[str(watcher["name"])] = result
-    for section, problem in _clashes(fleet, agents):
+    for section, problem in (*_clashes(fleet, agents), *patience.problems(fleet, agents)):
         wrong.setdefault(section, []).append(problem)
+    pools = pool_file.pools_of(fleet)
+    problems.extend(problem for error in pools.values() for problem in _problems_of(error))
+    problems.extend(_pool_sizes(fleet, agents))
     problems.extend(problem for found in wrong.values() for problem in found)
     problems.extend(_state_dirs(loaded))
+    for path, settings in loaded.items():
+        problems.extend(unreadable(path, settings.notify))
     keyless: set[Account] = set()
     for account in (account for settings in loaded.values() for account in settings.accounts):
         if found := tuple(_env_file(account)):
@@ -87,7 +93,9 @@ def validate(ini: Path) -> Report:
         refused=tuple(str(watcher["name"]) for watcher in fleet.agents if watcher["name"] not in accepted),
         notes=(
             *fleet.notes,
+            *(note for path, settings in loaded.items() for note in exposed(path, settings.notify)),
             *_tmux(),
+            *_hand_written(fleet, pools),
             *(() if fleet.agents else ("no watcher names the enrol hook: no agents",)),
         ),
         settings=tuple(loaded.values()),
@@ -146,6 +154,34 @@ def _clashes(fleet: FleetFile, agents: Mapping[str, AgentSettings]) -> Iterator[
                 identity,
                 Problem(fleet.source(section), PREFIX + "session", agent.session, expected, section),
             )
+
+
+def _pool_sizes(fleet: FleetFile, agents: Mapping[str, AgentSettings]) -> Iterator[Problem]:
+    """Members of one pool that say different things of how many of them are always up."""
+    said: dict[str, tuple[int, str]] = {}
+    for watcher in fleet.agents:
+        agent = agents.get(str(watcher["name"]))
+        if agent is None or agent.pool is None or PREFIX + "pool_min" not in watcher:
+            continue  # one that says nothing gets the pool's work, and is not counted
+        least, first = said.setdefault(agent.pool, (agent.pool_min, agent.identity))
+        if agent.pool_min != least:
+            section = f"watcher:{agent.identity}"
+            there = fleet.source(f"watcher:{first}")
+            expected = f"{least}, as [watcher:{first}] says ({there}): all of pool {agent.pool} agree"
+            key, found = PREFIX + "pool_min", str(agent.pool_min)
+            yield Problem(fleet.source(section), key, found, expected, section)
+
+
+def _problems_of(found: object) -> tuple[Problem, ...]:
+    return found.problems if isinstance(found, SettingsError) else ()
+
+
+def _hand_written(fleet: FleetFile, pools: Mapping[str, object]) -> Iterator[str]:
+    """Files of pools that are not as `failoverctl pool` would write them."""
+    for name, pool in pools.items():
+        path = pool_file.file_of(fleet, name)
+        if isinstance(pool, pool_file.Pool) and path.read_text(errors="replace") != pool.text():
+            yield f"{path} is not as `failoverctl pool` wrote it: the next `pool resize {name}` undoes that"
 
 
 def _env_file(account: Account) -> Iterator[Problem]:

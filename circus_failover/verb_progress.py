@@ -97,3 +97,17 @@ def progress(verb: str, names: list[str], agents: list[dict[str, Any]]) -> str:
     width = 30
     filled = width * done // total if total else 0
     return f"{verb} [{'━' * filled}{'·' * (width - filled)}] {done} of {total} {GOALS[verb][0]}{rest}"
+
+
+def assignment_progress(item: dict[str, Any], secs: float, *, lost: bool) -> str:
+    """Return one line about an assignment that is waited for.
+
+    Args:
+        item: what front ends show of it.
+        secs: how long it was waited for.
+        lost: circusd does not answer.
+    """
+    owner = f" in {item['owner']}" if item["owner"] else ""
+    place = f" (position {item['position']})" if not owner and item.get("position") else ""
+    gone = "; circusd does not answer" if lost else ""
+    return f"{item['id']}: {item['state']}{owner}{place}, {secs:.0f} s{gone}"

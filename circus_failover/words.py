@@ -101,9 +101,9 @@ class Restart(Word):
     """What happens after an agent ended by itself (`failover.restart`)."""
 
     LAZY = "lazy"
-    """It waits for a wake."""
+    """It waits for a wake, unless it ended with an assignment."""
     ON_WORK = "on-work"
-    """It comes back by itself when it ended with work: queued tasks."""
+    """It comes back by itself when it ended with work: queued tasks, or an assignment."""
     ALWAYS = "always"
     """It comes back, also after its own exit 0."""
 

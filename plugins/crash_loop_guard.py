@@ -7,8 +7,8 @@ come. When is `policy.respawn`, at what pace after a mass death `policy.incident
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from circus_failover import launch_ends
@@ -20,7 +20,7 @@ from circus_failover.policy.incident import Life, Pace
 from circus_failover.policy.respawn import Fallen, Respawn, RespawnAction
 from circus_failover.records import AgentRow, LaunchRow
 from circus_failover.store import Reader
-from circus_failover.words import Cause, Loop, Phase, Restart
+from circus_failover.words import Cause, Loop, NoticeKind, Phase, Restart
 
 AGAIN_SECS = 5.0
 """How long a request is given before it is sent again: circusd answers before it has launched."""
@@ -28,6 +28,8 @@ LOOK_BACK_SECS = 900.0
 """How far back launches are looked at: an incident is over 600 s after the last that happened in it."""
 ENDS_READ = 8
 """The delay before a respawn has reached its 60 s after seven quick ends in a row."""
+NAMED = 5
+"""How many of those that died together are named."""
 _FALLEN = (Phase.DOWN, Phase.HELD)
 
 
@@ -41,6 +43,16 @@ class Asked:
     """Epoch seconds."""
     until: float
     """Monotonic seconds until which it is not sent again."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an agent that is down has to do."""
+
+    tasks: int
+    """How many wait for it."""
+    assignment: str | None
+    """The id of the assignment that it has, or that waits for it by name."""
 
 
 class CrashLoopGuard(FailoverPlugin):
@@ -94,12 +106,14 @@ class CrashLoopGuard(FailoverPlugin):
 
     # -- deciding --------------------------------------------------------------------------------------
 
-    def _judge(self, store: Reader, rows: Iterable[AgentRow]) -> None:
-        now, waiting = time.time(), store.waiting()
-        due = []
+    def _judge(self, store: Reader, rows: Sequence[AgentRow]) -> None:
+        now, due = time.time(), []
+        # Most of the time nobody is down, and thousands of assignments may wait.
+        waiting, assigned = (store.waiting(), store.assigned()) if rows else ({}, {})
         for row in rows:
+            work = Work(waiting.get(row.identity, 0), assigned.get(row.identity))
             try:
-                verdict = self._verdict(store, row, waiting.get(row.identity, 0), now)
+                verdict = self._verdict(store, row, work, now)
             except Exception as error:
                 self.trouble(row.identity, error)
                 continue
@@ -121,12 +135,12 @@ class CrashLoopGuard(FailoverPlugin):
                 self.trouble(identity, error)
         self._set_timer()
 
-    def _verdict(self, store: Reader, row: AgentRow, work: int, now: float) -> Respawn | None:
+    def _verdict(self, store: Reader, row: AgentRow, work: Work, now: float) -> Respawn | None:
         """Return what the policy says of an agent; None for one whose settings circusd does not hold."""
         policy = agent_policy(row.policy)
         if row.phase not in _FALLEN or not row.declared or policy is None:
             return None
-        return respawn.decide(
+        verdict = respawn.decide(
             Fallen(
                 identity=row.identity,
                 generation=row.generation,
@@ -135,12 +149,16 @@ class CrashLoopGuard(FailoverPlugin):
                 observed=policy.observed,
                 restart=policy.restart,
                 loop=LoopState(Loop(row.loop), row.loop_until, row.loop_failures),
-                work=work,
+                work=work.tasks,
                 ended=_ends(store, row, policy, work),
                 stable_secs=policy.stable_secs,
+                assigned=work.assignment is not None,
             ),
             now,
         )
+        if work.assignment is None or verdict.action is RespawnAction.LEAVE:
+            return verdict
+        return replace(verdict, reason=f"{verdict.reason}; its assignment is {work.assignment}")
 
     def _carry_out(self, store: Reader, row: AgentRow, verdict: Respawn) -> None:
         """Ask for what is due, unless it was asked for just now or its turn has not come."""
@@ -192,6 +210,8 @@ class CrashLoopGuard(FailoverPlugin):
             if asked.action is RespawnAction.LAUNCH and key not in lives:
                 lives[key] = Life(*key, asked.at, None, None, None, Cause.RESTART_POLICY, None)
         found = incident.find(list(lives.values()), now)
+        if found is not None and self._began is None:
+            self._tell(found, now)
         self._began = None if found is None else found.began
         return found
 
@@ -200,9 +220,18 @@ class CrashLoopGuard(FailoverPlugin):
         if found is None or found.failures_in_a_row < incident.FAILURES:
             self._alert = None
 
+    def _tell(self, found: incident.Incident, now: float) -> None:
+        """Say once that many have died together; how they come back is said by each of them."""
+        dead = f"{len(found.identities)} agents died together {max(0.0, now - found.began):.0f} s ago"
+        evidence = f"{dead}: {', '.join(sorted(found.identities)[:NAMED])}; they come back one by one"
+        self.find(
+            "", "mass-death", outcome="paced", evidence=evidence, notice=NoticeKind.MASS_DEATH, key="died"
+        )
+
     def _raise(self, alert: str) -> None:
         if self._alert is None:
-            self.find("", "error", outcome="relaunches-stopped", evidence=alert)
+            kind = NoticeKind.MASS_DEATH
+            self.find("", "error", outcome="relaunches-stopped", evidence=alert, notice=kind, key="stopped")
         self._alert = alert
 
     # -- in time ---------------------------------------------------------------------------------------
@@ -225,10 +254,11 @@ class CrashLoopGuard(FailoverPlugin):
             self._set_timer()  # the clock was set back meanwhile
 
 
-def _ends(store: Reader, row: AgentRow, policy: AgentPolicy, work: int) -> list[Ended]:
+def _ends(store: Reader, row: AgentRow, policy: AgentPolicy, work: Work) -> list[Ended]:
     """Return an agent's ends, the newest first; none are read where the policy asks for none."""
-    waits = policy.restart is Restart.LAZY or (policy.restart is Restart.ON_WORK and not work)
-    if row.phase != Phase.DOWN or waits:
+    tasks = policy.restart is Restart.ON_WORK and work.tasks > 0
+    comes = policy.restart is Restart.ALWAYS or work.assignment is not None or tasks
+    if row.phase != Phase.DOWN or not comes:
         return []
     return launch_ends.to_follow(store, row, ENDS_READ)
 

@@ -48,6 +48,19 @@ class ClientSeen:
     """It was there at the last look."""
 
 
+@dataclass(frozen=True)
+class Work:
+    """What keeps an agent from being idle, whatever it was seen to do."""
+
+    tasks: int
+    """How many wait for it."""
+    assignment: bool
+    """It has one, or one waits for it by name."""
+
+
+NO_WORK = Work(0, False)
+
+
 class IdleReaper(FailoverPlugin):
     """Parks agents that have been idle for longer than `failover.idle_secs`."""
 
@@ -70,7 +83,7 @@ class IdleReaper(FailoverPlugin):
     async def tick(self, store: Reader) -> None:
         """Look at every agent."""
         rows = list(store.agents(Phase.UP, Phase.OBSERVED).values())
-        await self._judge(rows, store.waiting(), _looked(store))
+        await self._judge(rows, _work(store), _looked(store))
         living = {row.identity: row.generation for row in rows}
         self._seen = {
             identity: seen for identity, seen in self._seen.items() if living.get(identity) == seen.generation
@@ -85,7 +98,7 @@ class IdleReaper(FailoverPlugin):
         """Look at these agents alone."""
         rows = [row for identity in identities if (row := store.agent(identity)) is not None]
         if rows:
-            await self._judge(rows, store.waiting(), _looked(store))
+            await self._judge(rows, _work(store), _looked(store))
 
     def concerns(self, event: Event) -> bool:
         """Only what is up can be idle."""
@@ -111,13 +124,11 @@ class IdleReaper(FailoverPlugin):
         self._clock = clock
         return clock.wall
 
-    async def _judge(
-        self, rows: Sequence[AgentRow], waiting: Mapping[str, int], looked: float | None
-    ) -> None:
+    async def _judge(self, rows: Sequence[AgentRow], work: Mapping[str, Work], looked: float | None) -> None:
         now, idle = self._look_at_clock(), []
         for row in rows:
             try:
-                if self._looks_idle(row, waiting.get(row.identity, 0), looked, now):
+                if self._looks_idle(row, work.get(row.identity, NO_WORK), looked, now):
                     idle.append(row)
             except Exception as error:
                 self.trouble(row.identity, error)
@@ -127,12 +138,12 @@ class IdleReaper(FailoverPlugin):
         idle.sort(key=lambda row: row.identity in self._failing)
         looks, pool = Looks(), ThreadPoolExecutor(min(PROBES_AT_ONCE, len(idle)))
         try:
-            probing = (self._probe(row, waiting.get(row.identity, 0), looks, pool) for row in idle)
+            probing = (self._probe(row, work.get(row.identity, NO_WORK), looks, pool) for row in idle)
             await asyncio.gather(*probing)
         finally:
             pool.shutdown(wait=False)
 
-    def _looks_idle(self, row: AgentRow, waiting: int, looked: float | None, now: float) -> bool:
+    def _looks_idle(self, row: AgentRow, work: Work, looked: float | None, now: float) -> bool:
         """Look at what costs nothing; say whether only a probe is missing.
 
         `looked` is when AgentStates looked at agents the last time; None: never.
@@ -142,7 +153,7 @@ class IdleReaper(FailoverPlugin):
         policy = agent_policy(row.policy)
         if policy is None or row.boot != process_table.boot_id():
             return False
-        evidence = replace(self._evidence(row, policy, waiting, now), state=_said_to_be(row, looked, now))
+        evidence = replace(self._evidence(row, policy, work, now), state=_said_to_be(row, looked, now))
         verdict = decide(_settings(policy), evidence, self._floor, now)
         # Whoever looks at it now will leave it unseen, unless they are looked for again.
         seen = self._seen.get(row.identity)
@@ -152,7 +163,7 @@ class IdleReaper(FailoverPlugin):
         self._steady(row, policy, verdict)
         return False
 
-    def _evidence(self, row: AgentRow, policy: AgentPolicy, waiting: int, now: float) -> Evidence:
+    def _evidence(self, row: AgentRow, policy: AgentPolicy, work: Work, now: float) -> Evidence:
         process, seen = row.process, self._seen.get(row.identity)
         gone = seen is not None and seen.generation == row.generation and not seen.here
         return Evidence(
@@ -163,18 +174,18 @@ class IdleReaper(FailoverPlugin):
             last_activity=None if process is None else self._terminals.last_activity(process, now),
             last_task=row.last_task,
             last_attached=seen.at if seen is not None and gone else None,
-            tasks_waiting=waiting,
-            assignment=False,
+            tasks_waiting=work.tasks,
+            assignment=work.assignment,
             probe=None,
         )
 
-    async def _probe(self, row: AgentRow, waiting: int, looks: Looks, pool: ThreadPoolExecutor) -> None:
+    async def _probe(self, row: AgentRow, work: Work, looks: Looks, pool: ThreadPoolExecutor) -> None:
         """Probe one agent beside the others, and do what follows from it."""
         self._probing.add(row.identity)
         try:
             loop = asyncio.get_running_loop()
             probed = await loop.run_in_executor(pool, idle_evidence.probe, row, looks, self._observer)
-            self._probed(row, waiting, probed.probe, probed.last_attached)
+            self._probed(row, work, probed.probe, probed.last_attached)
         except Exception as error:
             self.trouble(row.identity, error)
         finally:
@@ -182,7 +193,7 @@ class IdleReaper(FailoverPlugin):
 
     # -- doing -----------------------------------------------------------------------------------------
 
-    def _probed(self, row: AgentRow, waiting: int, probe: Probe, last_attached: float | None) -> None:
+    def _probed(self, row: AgentRow, work: Work, probe: Probe, last_attached: float | None) -> None:
         now, policy = self._look_at_clock(), agent_policy(row.policy)
         if policy is None:
             return
@@ -192,7 +203,7 @@ class IdleReaper(FailoverPlugin):
             self._failing.discard(row.identity)
             self._reported.forget("probe", row.identity)
             self._note_clients(row, bool(probe.attached), last_attached, now)
-        evidence = replace(self._evidence(row, policy, waiting, now), probe=probe)
+        evidence = replace(self._evidence(row, policy, work, now), probe=probe)
         verdict = decide(_settings(policy), evidence, self._floor, now)
         if verdict.action is IdleAction.PARK:
             self._park(row, evidence, verdict)
@@ -249,6 +260,15 @@ class IdleReaper(FailoverPlugin):
 
 def _settings(policy: AgentPolicy) -> IdleSettings:
     return IdleSettings(policy.idle_secs, policy.max_age_secs)
+
+
+def _work(store: Reader) -> dict[str, Work]:
+    """Return what agents have to do; one that has nothing to do is not in it."""
+    waiting, assigned = store.waiting(), store.assigned()
+    return {
+        identity: Work(waiting.get(identity, 0), identity in assigned)
+        for identity in waiting.keys() | assigned.keys()
+    }
 
 
 def _looked(store: Reader) -> float | None:

@@ -17,20 +17,21 @@ from circus_failover.circusd_control import unsettled
 from circus_failover.circusd_site import absolute, listens
 from circus_failover.completion import SHELLS, script
 from circus_failover.failure import Failed
+from tests.live import forked
 
 PROGRAM = str(Path(sys.executable).parent / "failoverctl")
 LOCAL = ("validate", "up", "down", "attach", "canaries", "deaths", "drill", "doctor", "unit", "completion")
 
 
-def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    nowhere = f"ipc://{cwd}/nobody"
+def run(
+    *arguments: str, cwd: Path, anew: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run failoverctl; `anew` as a program of its own, else from a process that has its imports done."""
+    variables = {**os.environ, "CIRCUSCTL_ENDPOINT": f"ipc://{cwd}/nobody", **environment}
+    if not anew:
+        return subprocess.CompletedProcess(arguments, *forked.run("failoverctl", arguments, variables, cwd))
     return subprocess.run(
-        [PROGRAM, *arguments],
-        cwd=cwd,
-        env={**os.environ, "CIRCUSCTL_ENDPOINT": nowhere, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
+        [PROGRAM, *arguments], cwd=cwd, env=variables, capture_output=True, text=True, timeout=60
     )
 
 
@@ -120,7 +121,7 @@ def test_the_help_of_a_verb_names_every_option(tmp_path: Path, verb: str) -> Non
 
 
 def test_down_with_nobody_there_says_so_and_is_done(tmp_path: Path) -> None:
-    done = run("down", cwd=tmp_path)
+    done = run("down", cwd=tmp_path, anew=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "circusd is not running" in done.stdout
     assert run("--json", "down", cwd=tmp_path).stdout.startswith('{"status": "ok", "stopped": false')
@@ -131,7 +132,7 @@ def test_down_with_nobody_there_says_so_and_is_done(tmp_path: Path) -> None:
 
 def test_validate_accepts_a_fleet_that_is_right(tmp_path: Path) -> None:
     describe(tmp_path)
-    done = run("validate", cwd=tmp_path)
+    done = run("validate", cwd=tmp_path, anew=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "1 can be launched, 0 refused" in done.stdout
 

@@ -284,6 +284,19 @@ def test_plugins_that_only_say_what_they_would_do_are_told() -> None:
     assert guard.remedy == "dry_run = False in [plugin:guard]"
 
 
+def test_a_heartbeat_that_nobody_listens_to_is_told() -> None:
+    others = ["CrashLoopGuard", "IdleReaper"]
+    assert doctor_plugins.judged([*others, "Heartbeat"], {}, [], [], ["bob"]) == []
+    (heart,) = doctor_plugins.judged(others, {}, [], [], ["bob"])
+    assert (heart.level, heart.check) == (Level.WARN, "Heartbeat") and "bob" in heart.finding
+    assert "use = circus_failover.plugins.Heartbeat" in heart.remedy
+    (heart,) = doctor_plugins.judged([*others, "Heartbeat"], {"Heartbeat": "plugin:heart"}, [])
+    assert heart.level is Level.OK and "dry_run" in heart.finding
+    agents: list[dict[str, object]] = [{"name": "bob", "failover.heartbeat": "self"}]
+    said = declares(agents, {}, *({"name": "x", "use": f"circus_failover.plugins.{name}"} for name in others))
+    assert [check.check for check in said] == ["Heartbeat"]
+
+
 def declares(
     agents: list[dict[str, object]], defaults: dict[str, str], *plugins: dict[str, str]
 ) -> list[Check]:

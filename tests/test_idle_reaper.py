@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -12,15 +13,16 @@ from typing import Any
 
 import pytest
 from circus_failover.plugins import IdleReaper
+from circus_failover.plugins.idle_reaper import NO_WORK
 
 from circus_failover import agent_health, process_table
 from circus_failover.agent_health import Seen
 from circus_failover.policy.health import Health
 from circus_failover.policy.idle import Probe
 from circus_failover.process_table import LINUX, ProcessId
-from circus_failover.records import AgentRow, PluginRow
+from circus_failover.records import AgentRow, AssignmentRow, PluginRow
 from circus_failover.store import Reader, Store, open_reader
-from circus_failover.words import State
+from circus_failover.words import AssignmentState, State
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="the terminal's time is read from /proc")
 
@@ -128,12 +130,45 @@ def test_what_does_not_say_that_it_is_busy_now_leaves_it_to_the_probe(
     assert reaper.asked == []
 
 
+WITH_BOB: list[tuple[AssignmentState, str | None, str | None, bool]] = [
+    (AssignmentState.QUEUED, "bob", None, True),
+    (AssignmentState.QUEUED, None, "bob", True),
+    (AssignmentState.DELIVERED, None, "bob", True),
+    (AssignmentState.WORKING, None, "bob", True),
+    (AssignmentState.DONE, None, "bob", False),
+    (AssignmentState.CANCELLED, "bob", None, False),
+    (AssignmentState.ORPHANED, "bob", None, False),
+    (AssignmentState.WORKING, None, "bobby", False),
+    (AssignmentState.QUEUED, None, None, False),
+]
+
+
+@pytest.mark.parametrize(("state", "wanted", "owner", "keeps"), WITH_BOB)
+def test_an_assignment_that_it_has_or_that_waits_for_it_keeps_it_up(
+    tmp_path: Path,
+    quiet: AgentRow,
+    state: AssignmentState,
+    wanted: str | None,
+    owner: str | None,
+    keeps: bool,
+) -> None:
+    reaper, over = Reaper(), time.time() if state.over else None
+    given = AssignmentRow(
+        *(0, "job-1", "do it", "operator", time.time()), wanted=wanted, owner=owner, state=state, done_at=over
+    )
+    with contextlib.closing(Store(tmp_path / "failover.db")) as store, store.decision(durable=False):
+        store.add_assignment(given)
+    asyncio.run(reaper.tick(stored(tmp_path, quiet, looked=time.time())))
+    assert ("busy: it has an assignment" in reaper.said()) == keeps
+    assert ("the probe failed" in reaper.said()) != keeps
+
+
 def test_it_counts_as_idle_since_its_client_last_did_something(quiet: AgentRow) -> None:
     reaper, did = Reaper(), time.time() - 100
-    reaper._probed(quiet, 0, Probe(0, 0, state=State.IDLE, last_activity=did), None)
+    reaper._probed(quiet, NO_WORK, Probe(0, 0, state=State.IDLE, last_activity=did), None)
     (asked,) = reaper.asked
     assert (asked["verb"], asked["generation"], asked["idle_since"]) == ("park", 3, did)
-    reaper._probed(quiet, 0, Probe(0, 0, state=State.IDLE, last_activity=time.time() - 10), None)
-    reaper._probed(quiet, 0, Probe(0, 0, state=State.UNKNOWN, seen="no status file"), None)
+    reaper._probed(quiet, NO_WORK, Probe(0, 0, state=State.IDLE, last_activity=time.time() - 10), None)
+    reaper._probed(quiet, NO_WORK, Probe(0, 0, state=State.UNKNOWN, seen="no status file"), None)
     assert len(reaper.asked) == 1
     assert "idle for 10" in reaper.said() and "seen to be unknown: no status file" in reaper.said()

@@ -174,7 +174,7 @@ def test_the_metadata_is_what_pip_shall_show(installed: Installed) -> None:
         metadata = email.message_from_bytes(archive.read(name))
         (entries,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
         assert archive.read(entries).decode().split() == [
-            "[console_scripts]", "failoverctl", "=", "circus_failover.ctl:main",
+            "[console_scripts]", "failoverctl", "=", "circus_failover.failoverctl:main",
         ]  # fmt: skip
     assert metadata["Name"] == "circus-failover"
     assert metadata["Version"] == version()

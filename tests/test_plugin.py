@@ -20,7 +20,7 @@ from circus_failover.plugin import Refused, Said, until_next
 from circus_failover.plugin_input import AgentPolicy, Event, agent_policy, parse_event, parse_options
 from circus_failover.policy.idle import Clock, clock_jumped
 from circus_failover.process_table import LINUX
-from circus_failover.records import AgentRow, LaunchRow
+from circus_failover.records import AgentRow, AssignmentRow, LaunchRow, TaskRow
 from circus_failover.store import Reader, Store, open_reader
 from circus_failover.words import Restart
 
@@ -219,23 +219,33 @@ class Guard(CrashLoopGuard):
     def __init__(self) -> None:
         super().__init__("ipc:///nowhere/ctl", "ipc:///nowhere/pub", 1.0)
         self.requests: list[tuple[str, str]] = []
+        self.reasons: list[str] = []
         self.refuses = False
 
     def ask(self, verb: str, **properties: object) -> dict[str, object]:
         self.requests.append((verb, str(properties["name"])))
+        self.reasons.append(str(properties["reason"]))
         if self.refuses:
             raise Refused("not now")
         return {"status": "ok"}
 
 
-def fallen(folder: Path, *rows: AgentRow, ago: float) -> Reader:
-    """Return a store in which each of these agents died by itself, in its first launch, so long ago."""
+def fallen(
+    folder: Path, *rows: AgentRow, ago: float, restart: str = "always", planned: bool = False
+) -> Reader:
+    """Return a store in which the first launch of each of these agents ended, so long ago.
+
+    It ended by itself unless it was `planned`.
+    """
+    policy = json.dumps({**json.loads(ALWAYS), "restart": restart})
     now = time.time()
     with contextlib.closing(Store(folder / "failover.db")) as store, store.decision(durable=False):
         for row in rows:
-            store.put_agent(replace(row, generation=1, policy=ALWAYS))
+            store.put_agent(replace(row, generation=1, policy=policy))
             store.add_launch(LaunchRow(row.identity, 1, "first-start", "", None, None, now - 1000, now - 999))
-            store.end_launch(row.identity, 1, at=now - ago, planned=False, cause="exited")
+            store.end_launch(
+                row.identity, 1, at=now - ago, planned=planned, cause="parked" if planned else "exited"
+            )
     return open_reader(folder / "failover.db")
 
 
@@ -286,3 +296,61 @@ def test_the_time_of_an_agent_that_fell_just_now_is_noted_and_not_asked_for_earl
     guard, store = Guard(), fallen(tmp_path, AgentRow("a"), ago=0.0)
     asyncio.run(guard.tick(store))
     assert guard.requests == [] and guard._due.keys() == {"a"}
+
+
+def with_work(folder: Path, *, tasks: int = 0, **assignment: str) -> None:
+    """Put tasks for agent `a`, and an assignment, into its store."""
+    now = time.time()
+    with contextlib.closing(Store(folder / "failover.db")) as store, store.decision(durable=False):
+        for _ in range(tasks):
+            store.add_task(TaskRow(0, "a", "look at it", None, "operator", now))
+        if assignment:
+            store.add_assignment(replace(AssignmentRow(0, "job-1", "do it", "operator", now), **assignment))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("restart", ["lazy", "on-work", "always"])
+@pytest.mark.parametrize(
+    "assignment", [{"owner": "a", "state": "working"}, {"owner": "a"}, {"wanted": "a"}], ids=str
+)
+def test_an_agent_that_died_with_an_assignment_comes_back_whatever_its_restart_policy(
+    tmp_path: Path, restart: str, assignment: dict[str, str]
+) -> None:
+    guard, store = Guard(), fallen(tmp_path, AgentRow("a"), AgentRow("b"), ago=20.0, restart=restart)
+    with_work(tmp_path, **assignment)
+    asyncio.run(guard.tick(store))
+    assert guard.requests[0] == ("respawn", "a")
+    assert "it has an assignment" in guard.reasons[0] and "job-1" in guard.reasons[0]
+    assert ("respawn", "b") not in guard.requests or restart == "always"
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [{}, {"owner": "a", "state": "orphaned"}, {"owner": "b", "state": "working"}, {"pool": "p"}],
+    ids=str,
+)
+def test_a_lazy_agent_without_an_assignment_of_its_own_waits_for_a_wake(
+    tmp_path: Path, assignment: dict[str, str]
+) -> None:
+    guard, store = Guard(), fallen(tmp_path, AgentRow("a"), ago=20.0, restart="lazy")
+    with_work(tmp_path, tasks=1, **assignment)
+    asyncio.run(guard.tick(store))
+    assert guard.requests == []
+
+
+def test_an_agent_that_was_parked_with_an_assignment_is_not_brought_back_by_the_guard(tmp_path: Path) -> None:
+    guard, store = Guard(), fallen(tmp_path, AgentRow("a"), ago=20.0, planned=True)
+    with_work(tmp_path, owner="a", state="queued", interrupted="parked")
+    asyncio.run(guard.tick(store))
+    assert guard.requests == []
+
+
+def test_a_dry_run_says_which_assignment_would_bring_an_agent_back(tmp_path: Path) -> None:
+    guard, store = Guard(), fallen(tmp_path, AgentRow("a"), ago=20.0, restart="lazy")
+    with_work(tmp_path, owner="a", state="working")
+    guard.options = replace(guard.options, dry_run=True)
+    asyncio.run(guard.tick(store))
+    asyncio.run(guard.tick(store))
+    assert guard.requests == []
+    (found,) = guard._findings
+    assert (found["identity"], found["action"], found["outcome"]) == ("a", "respawn", "dry-run")
+    assert "lazy, and it has an assignment" in found["evidence"] and "job-1" in found["evidence"]

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from circus_failover import standin
+from circus_failover import spool, standin
 
 SOURCE = str(Path(standin.__file__).resolve().parents[1])
 COMMAND = [sys.executable, "-m", "circus_failover.standin"]
@@ -324,6 +324,92 @@ class TestKeys:
         assert done.returncode == 0 and done.stderr == b""
 
 
+class TestJobs:
+    @pytest.fixture
+    def supervised(self, work: Path) -> dict[str, str]:
+        (work.parent / "state/spool").mkdir(parents=True)
+        launch = {
+            "IDENTITY": "lady-1",
+            "GENERATION": "3",
+            "LAUNCH": "abc",
+            "STATE_DIR": work.parent / "state",
+        }
+        return {f"FAILOVER_{name}": str(value) for name, value in launch.items()}
+
+    def reports(self, work: Path) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        spool.take_in(work.parent / "state/spool", lambda name, report: found.append(report))
+        return found
+
+    def test_a_finished_job_wakes_circusd_and_is_reported_as_failoverctl_self_reports_it(
+        self, start: Start, work: Path, supervised: dict[str, str]
+    ) -> None:
+        bell = spool.listen(work.parent / "state/spool")
+        assert bell is not None
+        with bell:
+            agent = start("--conversation", given := str(uuid.uuid4()), **supervised)
+            agent.prompt()
+            agent.ask("/job 0.1 paint-the-fence blue", "reported done")
+            agent.prompt()
+            assert bell.recv(16) == b"1"
+        launch = {"identity": "lady-1", "generation": 3, "launch": "abc", "by": "lady-1@self"}
+        about = {"assignment": "paint-the-fence", "note": "worked for 0.1 s"}
+        [report] = self.reports(work)
+        assert abs(time.time() - report.pop("at")) < BOUND
+        assert report == {"kind": "self", "what": "done", **launch, **about}
+        said = entries(transcript(work, given))[-1]["message"]["content"][0]["text"]
+        assert said == "done: /job 0.1 paint-the-fence blue"
+
+    def test_a_job_waits_for_the_end_of_a_turn_and_can_be_given_up(
+        self, start: Start, work: Path, supervised: dict[str, str]
+    ) -> None:
+        agent = start("/work 0.3 first", **supervised)
+        agent.expect(standin.WORKING)
+        agent.send("/job 600 second\r")
+        agent.expect("done: first")
+        agent.expect(standin.WORKING)
+        agent.ask("/fail no paint", "reported failed")
+        agent.prompt()
+        [report] = self.reports(work)
+        assert (report["what"], report["assignment"], report["note"]) == ("failed", "second", "no paint")
+
+    def test_a_job_that_its_end_interrupted_is_done_once_after_a_resume_when_told_to_go_on(
+        self, start: Start, work: Path, supervised: dict[str, str]
+    ) -> None:
+        first = start("--conversation", given := str(uuid.uuid4()), **supervised)
+        first.prompt()
+        first.ask("/job 1.5 once", standin.WORKING)
+        first.send("/kill\r")
+        assert first.end() == -9
+        second = start("--resume", given, "--turn", "0", **supervised)
+        second.prompt()
+        second.ask("go on with it", "done: /job 1.5 once")
+        second.ask("what else?", "done: what else?")
+        assert [report["assignment"] for report in self.reports(work)] == ["once"]
+
+    def test_an_agent_that_nobody_supervises_says_that_it_reports_to_nobody(self, start: Start) -> None:
+        agent = start()
+        agent.prompt()
+        agent.ask("/job 0", "not reported: no supervisor")
+
+    def test_it_beats_when_told_and_by_itself(self, start: Start, work: Path) -> None:
+        beats = work.parent / "beats"
+        agent = start("--beat", "600", FAILOVER_HEARTBEAT=str(beats))
+        agent.prompt()
+        os.utime(beats, (1, 1))
+        agent.ask("/beat\r/say told", "told\r\n")
+        assert beats.stat().st_mtime > 1
+        os.utime(beats, (1, 1))
+        agent.send("/beat 0.05\r")
+        for _ in range(2):
+            until("a beat", lambda: beats.stat().st_mtime > 1)
+            os.utime(beats, (1, 1))
+        agent.ask("/beat 0\r/say silent", "silent\r\n")
+        os.utime(beats, (1, 1))
+        agent.ask("and works on", "done: and works on")
+        assert beats.stat().st_mtime == 1
+
+
 class TestMisbehaving:
     @pytest.mark.parametrize("line, code", [("/crash", 1), ("/crash 37", 37)])
     def test_crash(self, start: Start, work: Path, line: str, code: int) -> None:
@@ -524,6 +610,7 @@ class TestProcess:
             "--boot",
             "--turn",
             "--ignore-term",
+            "--beat",
             "--crash-at-start",
             "--crash-after",
             "FAILOVER_HOME",

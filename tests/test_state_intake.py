@@ -15,6 +15,7 @@ from circus_failover import agent_health, process_table
 from circus_failover.agent import Agent
 from circus_failover.agent_health import Look
 from circus_failover.lifecycle_log import LifecycleLog
+from circus_failover.notices import Notices
 from circus_failover.policy.health import Fault, Health
 from circus_failover.process_table import ProcessId
 from circus_failover.recording import Recording
@@ -44,6 +45,8 @@ class Held(Recording):
         self.log = LifecycleLog(folder / "lifecycle.log")
         self.log_verbose = False
         self.watches = SimpleNamespace(follow=lambda agent: None)  # type: ignore[assignment]
+        self.notices = Notices(self)  # type: ignore[arg-type]
+        self.assignments = SimpleNamespace(look=lambda agent: None)
         self.events: list[dict[str, Any]] = []
         watcher = SimpleNamespace(notify_event=lambda kind, event: self.events.append(event))
         self.bob = Agent(watcher, "bob", BOB)

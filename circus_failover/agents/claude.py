@@ -8,6 +8,7 @@ together in `claude_look`; here is what the supervisor asks.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from circus_failover.agents.claude_files import Status, text
 from circus_failover.agents.claude_look import STATES, Look, reported, session_of
 from circus_failover.agents.claude_screen import Shown
 from circus_failover.agents.claude_transcript import Tail
-from circus_failover.agents.runtime import Boot, Dialog, HomeReport, Observation, Place, Writer
+from circus_failover.agents.runtime import Boot, Dialog, HomeReport, LongestWait, Observation, Place, Writer
 from circus_failover.process_table import ProcessId
 from circus_failover.words import BootStage, Source
 
@@ -193,6 +194,21 @@ class ClaudeRuntime:
         self._tails[path] = (stamp, fresh)
         return fresh
 
+    def longest_wait(self, home: Path | None, variables: Mapping[str, str]) -> LongestWait | None:
+        """Return how long one command of its shell tool may run, which writes nothing meanwhile.
+
+        At most `BASH_MAX_TIMEOUT_MS`, and never less than the default, `BASH_DEFAULT_TIMEOUT_MS`: 600 and
+        120 s where they are not set. What `env` in `settings.json` says goes before the environment.
+        """
+        said = claude_files.load(home / "settings.json")[0] if home is not None else {}
+        env = claude_files.mapping(said.get("env"))
+        longest, otherwise = (
+            _milliseconds(env.get(name), _milliseconds(variables.get(name), default))
+            for name, default in (("BASH_MAX_TIMEOUT_MS", 600_000), ("BASH_DEFAULT_TIMEOUT_MS", 120_000))
+        )
+        what = "a command of its shell tool (BASH_MAX_TIMEOUT_MS)"
+        return LongestWait(max(longest, otherwise) / 1000, what)
+
     # -- its processes ---------------------------------------------------------------------------------
 
     def writers(self, homes: Sequence[Path], conversation: str) -> tuple[Writer, ...]:
@@ -219,6 +235,12 @@ class ClaudeRuntime:
     def background(self, home: Path) -> ProcessId | None:
         """Know of none: what runs in the background ends with its agent."""
         return None
+
+
+def _milliseconds(said: object, otherwise: int) -> int:
+    """Return what a variable says: the digits that it begins with, where they are not zero."""
+    digits = re.match(r"\s*\+?(\d{1,15})", claude_files.text(said))
+    return int(digits[1]) if digits is not None and int(digits[1]) > 0 else otherwise
 
 
 def _speaks_late(place: Place, status: Status | None) -> bool:

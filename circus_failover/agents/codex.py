@@ -22,7 +22,7 @@ from circus_failover.agents import codex_home, codex_processes, codex_rollout, c
 from circus_failover.agents.codex_processes import Held
 from circus_failover.agents.codex_rollout import Turn
 from circus_failover.agents.codex_screen import Seen
-from circus_failover.agents.runtime import Boot, Dialog, HomeReport, Observation, Place, Writer
+from circus_failover.agents.runtime import Boot, Dialog, HomeReport, LongestWait, Observation, Place, Writer
 from circus_failover.policy.health import Sign
 from circus_failover.process_table import LINUX, ProcessId
 from circus_failover.words import BootStage, Source, State
@@ -170,6 +170,10 @@ class CodexRuntime:
     def background(self, home: Path) -> ProcessId | None:
         """Return the background server of a home, which outlives its agents; None when none runs."""
         return codex_processes.daemon(home)
+
+    def longest_wait(self, home: Path | None, variables: Mapping[str, str]) -> LongestWait | None:
+        """Know of none: how long a tool may run is the model's to say, each time."""
+        return None
 
     def writers(self, homes: Sequence[Path], conversation: str) -> tuple[Writer, ...]:
         """Return the running processes that have a conversation open, in any of these homes."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circus_failover.agents.runtime import Boot, Dialog, HomeReport, Observation, Place, Writer
+from circus_failover.agents.runtime import Boot, Dialog, HomeReport, LongestWait, Observation, Place, Writer
 from circus_failover.process_table import ProcessId
 from circus_failover.words import BootStage, Credentials
 
@@ -60,6 +60,10 @@ class CommandRuntime:
     def look(self, place: Place) -> Observation:
         """See nothing."""
         return Observation()
+
+    def longest_wait(self, home: Path | None, variables: Mapping[str, str]) -> LongestWait | None:
+        """Know of none."""
+        return None
 
     def writers(self, homes: Sequence[Path], conversation: str) -> tuple[Writer, ...]:
         """Know of none."""

@@ -125,6 +125,15 @@ class Writer:
     """What says so: the path of a file."""
 
 
+@dataclass(frozen=True)
+class LongestWait:
+    """For how long an agent may wait for something, and do nothing meanwhile."""
+
+    secs: float
+    what: str
+    """What it waits for, and what sets that."""
+
+
 class Runtime(Protocol):
     """What the supervisor asks of a runtime."""
 
@@ -177,6 +186,14 @@ class Runtime(Protocol):
 
     def look(self, place: Place) -> Observation:
         """Return what is seen of a running agent: what costs nothing first, the screen where it is needed."""
+
+    def longest_wait(self, home: Path | None, variables: Mapping[str, str]) -> LongestWait | None:
+        """Return for how long an agent may rightly say and do nothing; None when that cannot be known.
+
+        Args:
+            home: the account home.
+            variables: its environment, with its account's.
+        """
 
     def writers(self, homes: Sequence[Path], conversation: str) -> tuple[Writer, ...]:
         """Return the running processes that have a conversation open, in any of these homes."""

@@ -6,7 +6,7 @@ In each table the first match wins. Which end spends the budget:
 |---|---|
 | planned | no |
 | exited with status 0 | no |
-| exited, signaled, server-lost, session-gone, launch-failed, ended-unknown | yes |
+| exited, signaled, server-lost, session-gone, launch-failed, ended-unknown, stuck | yes |
 | anything else: server-ended, a host reboot, a start that circusd's own end interrupted | no |
 
 An end counts when it spends and is no older than `crash_window_secs`, and no launch after it was up for
@@ -41,7 +41,7 @@ TRIALS = 5
 
 _SPENDING = (
     *(Cause.EXITED, Cause.SIGNALED, Cause.SERVER_LOST, Cause.SESSION_GONE),
-    *(Cause.LAUNCH_FAILED, Cause.ENDED_UNKNOWN),
+    *(Cause.LAUNCH_FAILED, Cause.ENDED_UNKNOWN, Cause.STUCK),
 )
 
 

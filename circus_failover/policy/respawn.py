@@ -11,8 +11,8 @@ First match wins.
 | not down (up, parked, refused, ...) | leave | |
 | never launched | leave | |
 | its last end was asked for | leave | |
-| `lazy`: it waits for a wake | leave | |
-| `on-work`, without work | leave | |
+| `lazy`, without an assignment: it waits for a wake | leave | |
+| `on-work`, without an assignment and without tasks | leave | |
 | its crash loop permits no launch | leave | |
 | otherwise | launch | its end, and the delay |
 
@@ -55,10 +55,12 @@ class Fallen:
     restart: Restart
     loop: LoopState
     work: int
-    """How many tasks wait for it or are assigned to it."""
+    """How many tasks wait for it."""
     ended: Sequence[Ended]
     """Its ends, the newest first."""
     stable_secs: float
+    assigned: bool = False
+    """It has an assignment, or one waits for it by name: work that brings back whoever it is given to."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def decide(fallen: Fallen, now: float) -> Respawn:
     if at - now > LONGEST_DELAY_SECS * (1 + JITTER):
         # No delay is that long: the clock was set back since the end, by nobody knows how much.
         at = now
-    reason = f"{fallen.restart}: {delay:.1f} s after its end, quick ends in a row: {quick}"
+    reason = f"{_wanted(fallen)}: {delay:.1f} s after its end, quick ends in a row: {quick}"
     return Respawn(RespawnAction.LAUNCH, at, reason)
 
 
@@ -117,11 +119,20 @@ def _unwanted(fallen: Fallen) -> str:
         return "it was never launched"
     if fallen.ended[0].planned:
         return f"its last end was asked for: {fallen.ended[0].cause}"
-    if fallen.restart is Restart.LAZY:
-        return "lazy: it waits for a wake"
-    if fallen.restart is Restart.ON_WORK and not fallen.work:
-        return "on-work: no work waits for it"
+    if fallen.restart is Restart.LAZY and not fallen.assigned:
+        return "lazy, and it has no assignment: it waits for a wake"
+    if fallen.restart is Restart.ON_WORK and not fallen.assigned and not fallen.work:
+        return "on-work, and it has neither an assignment nor tasks"
     return ""
+
+
+def _wanted(fallen: Fallen) -> str:
+    """Return why the restart policy wants an agent back."""
+    if fallen.assigned:
+        return f"{fallen.restart}, and it has an assignment"
+    if fallen.restart is Restart.ON_WORK:
+        return f"{fallen.restart}, and tasks wait for it: {fallen.work}"
+    return str(fallen.restart)
 
 
 def _quick_ends(fallen: Fallen) -> int:

@@ -13,10 +13,14 @@ from circus.commands import get_commands
 from circus_failover.verbs import (  # noqa: F401  (importing registers)
     circus_verbs,
     fleet,
+    heartbeat_verbs,
     lifecycle,
     plugin_verbs,
     state_verbs,
     tasks,
+    tell_verb,
+    work_changes,
+    work_verbs,
 )
 
 

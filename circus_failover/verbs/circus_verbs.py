@@ -182,6 +182,9 @@ class FailoverRm(RmWatcher):  # type: ignore[misc]
         if not agents:
             return super().execute(arbiter, props)
         agent = agents[0]
+        if props.get("free") and (busy := held.pools.why_not_leave(agent)):
+            # `pool` asks so: nothing comes between this look and the intent.
+            raise MessageError(f"{agent.identity} stays: {busy}")
         if held.deliveries.waiting(agent):
             # The answer lists the tasks that are cancelled, so it comes when they are.
             props["waiting"] = True

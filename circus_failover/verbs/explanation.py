@@ -23,7 +23,7 @@ from circus_failover.policy.bringup import BringUp, Verdict
 from circus_failover.policy.idle import IdleAction, IdleSettings, Probe
 from circus_failover.policy.respawn import RespawnAction
 from circus_failover.process_table import ProbeFailed
-from circus_failover.verbs.tasks import shown_task
+from circus_failover.verbs import explained_work
 from circus_failover.words import Asked, Cause, Detected, FaultKind, Liveness, Loop, Phase, WakeMode
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
     from circus_failover.waking import WakePlan
 
-TASKS_SHOWN = 5
 UNKNOWN = "unknown"
 """What the idle reaper is said to make of an agent whose probe failed: no proof of anything."""
 
@@ -56,7 +55,7 @@ def outlook(arbiter: Any, held: Supervisor, agent: Agent) -> dict[str, Any]:
         "idle": _idle(arbiter, held, agent, plugins.get(REAPER), now),
         "crash_loop": _crash_loop(held, agent, now),
         "restart": _restart(arbiter, held, agent, plugins.get(GUARD), now),
-        "tasks": [shown_task(task) for task in held.deliveries.waiting(agent)],
+        **explained_work.outlook(held, agent),
     }
 
 
@@ -168,7 +167,7 @@ def _idle(arbiter: Any, held: Supervisor, agent: Agent, row: PluginRow | None, n
         last_task=agent.row.last_task,
         last_attached=_last_attached(detail, agent),
         tasks_waiting=len(held.deliveries.waiting(agent)),
-        assignment=False,
+        assignment=_assigned(held, agent),
         probe=None,
     )
     settings, floor = IdleSettings(policy.idle_secs, policy.max_age_secs), _seconds(detail.get("floor"))
@@ -274,10 +273,16 @@ def _restart(
         work=len(held.deliveries.waiting(agent)),
         ended=launch_ends.to_follow(held.store, agent.row) if held.store is not None else [],
         stable_secs=policy.stable_secs,
+        assigned=_assigned(held, agent),
     )
     verdict = respawn.decide(fallen, now)
     answer = {"action": str(verdict.action), "at": verdict.at, "reason": verdict.reason}
     return {"policy": str(policy.restart), **answer, **plugin}
+
+
+def _assigned(held: Supervisor, agent: Agent) -> bool:
+    """Say whether an agent has an assignment, or one waits for it by name, as the plugins see it."""
+    return held.store is not None and agent.identity in held.store.assigned()
 
 
 # -- for people --------------------------------------------------------------------------------------
@@ -292,6 +297,7 @@ def facts(msg: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "wake would", _wake_line(msg["wake"], msg["start_would"]["reason"])
     phase = msg["agent"]["phase"]
     yield from _state_facts(msg["agent"])
+    yield from explained_work.facts(msg["work"])
     if phase == str(Phase.UP):
         yield "idle reaper", _idle_line(msg["idle"])
     yield "crash loop", _loop_line(msg["crash_loop"], msg["agent"]["identity"])
@@ -394,23 +400,6 @@ def _restart_line(restart: dict[str, Any], phase: str) -> str:
     if guard["incident"]:
         line += "; many died together, so they come back one after another"
     return f"{line}; dry run: nothing is done" if guard["dry_run"] else line
-
-
-def task_lines(tasks: list[dict[str, Any]], identity: str) -> Iterator[str]:
-    """Yield a line a task that waits, of the first few; the next one is the first."""
-    from circus_failover import screen
-
-    for task in tasks[:TASKS_SHOWN]:
-        line = f"task {task['id']}: {task['state']}, {screen.ago(task['queued_at'])} ago by {task['who']}"
-        if task["topic"]:
-            line += f", topic {task['topic']}"
-        if task["attempts"]:
-            line += f", tries: {task['attempts']}"
-        if task["note"]:
-            line += f" ({task['note']})"
-        yield f"{line}: {task['begins']}"
-    if len(tasks) > TASKS_SHOWN:
-        yield f"and {len(tasks) - TASKS_SHOWN} more: failoverctl tasks {identity}"
 
 
 def launch_line(launch: dict[str, Any]) -> str:

@@ -20,8 +20,8 @@ class Fleet(Command):  # type: ignore[misc]
     ================
 
     One row an agent: phase, state, account, generation, for how long, last activity, why its last launch
-    ended, how many tasks wait where some do, and the reason where there is something to say. Agents that were
-    never started are `down`.
+    ended, its assignment where some have one, how many tasks wait where some do, and the reason where there
+    is something to say. Agents that were never started are `down`.
 
     Command line
     ------------
@@ -69,6 +69,7 @@ class Fleet(Command):  # type: ignore[misc]
         from circus_failover import screen
 
         tasks = any(agent.get("tasks") for agent in msg["agents"])
+        work = any(agent.get("assignment") for agent in msg["agents"])
         rows = [
             (
                 agent["identity"],
@@ -79,14 +80,14 @@ class Fleet(Command):  # type: ignore[misc]
                 screen.ago(agent["since"] or None),
                 screen.ago(agent["last_activity"]),
                 agent.get("last_cause") or "-",
+                *((screen.assignment(agent, screen.ASSIGNMENT_WIDTH),) if work else ()),
                 *((agent["tasks"] or "-",) if tasks else ()),
                 agent["reason"] or "",
             )
             for agent in msg["agents"]
         ]
         columns = ["AGENT", "PHASE", "STATE", "ACCOUNT", "GEN", "FOR", "ACTIVE", "LAST END", "REASON"]
-        if tasks:
-            columns.insert(-1, "TASKS")
+        columns[-1:-1] = [*(["WORK"] if work else []), *(["TASKS"] if tasks else [])]
         text = (
             screen.table(columns, rows)
             if rows
@@ -101,9 +102,9 @@ class Explain(Command):  # type: ignore[misc]
     ============================
 
     Its phase with cause and reason, its launch and how the one before ended, the last output of a failed
-    launch, what the gate says now, intents that are under way, tasks that wait; and what would happen next:
-    what `start` and `wake` would do, what the idle reaper and the crash-loop guard would do in their next
-    tick, and by what evidence.
+    launch, what the gate says now, intents that are under way, its assignment, assignments and tasks that
+    wait; and what would happen next: what `start` and `wake` would do, what the idle reaper and the
+    crash-loop guard would do in their next tick, and by what evidence.
 
     Command line
     ------------
@@ -156,7 +157,7 @@ class Explain(Command):  # type: ignore[misc]
         if msg.get("status") != "ok":
             return str(self.console_error(msg))
         from circus_failover import screen
-        from circus_failover.verbs import explanation
+        from circus_failover.verbs import explained_work, explanation
 
         agent = msg["agent"]
         lines = [f"{agent['identity']} is {agent['phase']} ({agent['cause'] or 'never started'})"]
@@ -179,7 +180,7 @@ class Explain(Command):  # type: ignore[misc]
             done = intent["outcome"] or "under way"
             facts.append(("last intent", f"{intent['intent']} by {intent['who']}, {when} ago: {done}"))
         lines.extend(f"  {name:12} {screen.plain(value)}" for name, value in facts if value)
-        for line in explanation.task_lines(msg["tasks"], agent["identity"]):
+        for line in explained_work.lines(msg):
             lines.append("  " + screen.plain(line))
         for launch in msg["launches"]:
             lines.append("  " + screen.plain(explanation.launch_line(launch)))

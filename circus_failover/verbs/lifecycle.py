@@ -236,6 +236,8 @@ def _no_longer_idle(held: Supervisor, agent: Agent, generation: object, since: f
         return f"it is {agent.phase}, generation {agent.row.generation}: not the launch that was idle"
     if held.deliveries.waiting(agent):
         return "a task waits for it"
+    if held.assignments.of(agent) is not None:
+        return "it has an assignment"
     activity = held.last_activity(agent)
     if activity is not None and activity > since + 0.001:
         return "its terminal has moved since"

@@ -14,7 +14,16 @@ from circus.commands.base import Command
 from circus.exc import ArgumentError
 
 from circus_failover.failure import FOUND, Failed
-from circus_failover.verbs import about_self, adopt_verb, canary_verbs, hooks_verb, init_verb, offline  # noqa: F401  (importing registers)
+from circus_failover.verbs import (  # noqa: F401  (importing registers)
+    about_self,
+    adopt_verb,
+    canary_verbs,
+    hooks_verb,
+    init_verb,
+    notify_verb,
+    offline,
+    pool_verb,
+)
 from circus_failover.verbs.local_tools import at_most_one, by, print_json, progress, warn
 
 __all__ = ["Failed"]

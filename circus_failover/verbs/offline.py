@@ -217,7 +217,8 @@ class Completion(Command):  # type: ignore[misc]
     Print a completion script for a shell
     =====================================
 
-    It completes verbs, the options of a verb, and the names of agents, for which it asks circusd.
+    It completes verbs, the options of a verb, and the names of agents and pools and the ids of assignments,
+    for which it asks circusd.
 
     Command line
     ------------
@@ -233,11 +234,11 @@ class Completion(Command):  # type: ignore[misc]
     msg_type = "local"
 
     def run(self, opts: dict[str, Any], *args: str, **options: Any) -> int:
-        """Print a script, or for `names` the agents, quickly and without a word when there is no circusd."""
+        """Print a script, or what it asks for, quickly and without a word when there is no circusd."""
         from circus_failover import completion
 
-        if args == ("names",):
-            print("".join(f"{name}\n" for name in completion.names(opts["endpoint"])), end="")
+        if len(args) == 1 and args[0] in completion.ASKED:
+            print("".join(f"{name}\n" for name in completion.ASKED[args[0]](opts["endpoint"])), end="")
             return 0
         if len(args) != 1 or args[0] not in completion.SHELLS:
             raise ArgumentError(f"completion takes one of {', '.join(completion.SHELLS)}")

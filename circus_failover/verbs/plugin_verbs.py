@@ -12,13 +12,16 @@ from circus.exc import ArgumentError, MessageError
 
 from circus_failover.problems import describe
 from circus_failover.records import PluginRow
+from circus_failover.self_requests import REPORTS
 from circus_failover.store import Store, StoreError
+from circus_failover.verbs import work_changes
 from circus_failover.verbs.answers import PLAIN_WAIT_SECS, answer, state_now
 from circus_failover.verbs.selection import one_agent, supervisor_of, who
-from circus_failover.words import Asked, Phase
+from circus_failover.words import Asked, NoticeKind, Phase
 
 if TYPE_CHECKING:
-    from circus_failover.plugin_report import Report
+    from circus_failover.plugin_report import Finding, Report
+    from circus_failover.supervisor import Supervisor
 
 STEADY = "alive"
 """The finding of a healthy agent, which is logged only with `log_verbose`."""
@@ -41,7 +44,11 @@ class Ticked(Command):  # type: ignore[misc]
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         held = supervisor_of(arbiter)
         verbose = held.log_verbose
-        reply = {"state_dir": str(held.state.path) if held.state else None, "log_verbose": verbose}
+        reply = {
+            "state_dir": str(held.state.path) if held.state else None,
+            "log_verbose": verbose,
+            "config": _failover_yaml(held),
+        }
         if held.store is None:
             return reply
         report = _report(props)
@@ -63,6 +70,20 @@ class Ticked(Command):  # type: ignore[misc]
                     age=None if finding.age is None else round(finding.age, 1),
                     outcome=finding.outcome,
                     evidence=finding.evidence,
+                )
+            if finding.notice is not None:
+                _notice(held, finding)
+        for told in report.told:
+            if held.log is not None:
+                action = told.action
+                held.log.write(
+                    time.time(),
+                    "notify",
+                    action=action,
+                    target=told.target,
+                    kind=told.kind,
+                    count=told.count,
+                    why=told.why,
                 )
         try:
             self._store(held.store, report)
@@ -89,6 +110,22 @@ class Ticked(Command):  # type: ignore[misc]
         )
         with store.decision(durable=False):
             store.put_plugin(row)
+
+
+def _notice(held: Supervisor, finding: Finding) -> None:
+    """Write down what a plugin found that somebody may want to be told of."""
+    try:
+        kind = NoticeKind(str(finding.notice))
+    except ValueError:
+        logger.error("circus-failover: no notice is of kind %s", describe(finding.notice))
+        return
+    held.notices.say(kind, finding.evidence, identity=finding.identity or None, key=finding.key)
+
+
+def _failover_yaml(held: Supervisor) -> str | None:
+    """Return which failover.yaml a plugin is to read; None: of no agent can it be read."""
+    agents = held.roster.agents.values()
+    return next((str(agent.settings.settings.path) for agent in agents if agent.settings is not None), None)
 
 
 def _report(props: dict[str, Any]) -> Report:
@@ -208,6 +245,8 @@ class SelfRequest(Command):  # type: ignore[misc]
                 f"self-request: found {describe([what, generation, launch])}, expected the request, the "
                 "generation and the launch of the agent that makes it"
             )
+        if what in REPORTS:
+            return work_changes.report(held, agent, what, generation, launch, props)
         try:
             why_not = held.requests.carry_out(agent, what, generation, launch)
         except StoreError as error:

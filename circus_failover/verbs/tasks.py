@@ -14,6 +14,7 @@ from circus_failover import task_text
 from circus_failover.problems import describe, printable
 from circus_failover.store import StoreError
 from circus_failover.verbs.selection import agents_named, names_given, one_agent, supervisor_of, who
+from circus_failover.words import TaskKind
 
 if TYPE_CHECKING:
     from circus_failover.agent import Agent
@@ -78,10 +79,20 @@ class Tasks(Command):  # type: ignore[misc]
         chosen = tasks if wanted == "all" else [task for task in tasks if task.id == int(wanted)]
         if not chosen and wanted != "all":
             raise MessageError(f"{agent.identity} has no task {wanted}; `tasks {agent.identity}` lists them")
+        theirs = [task for task in chosen if task.kind == str(TaskKind.ASSIGNMENT)]
+        chosen = [task for task in chosen if task not in theirs]
         try:
             cancelled = held.deliveries.cancel(agent, chosen, f"cancelled by {who(props)}", who(props))
         except StoreError as error:
             raise MessageError(f"nothing was cancelled: {error}") from error
+        if theirs:
+            also = ", and the others were cancelled" if cancelled else ""
+            numbers = ", ".join(str(task.id) for task in theirs)
+            ids = " ".join(str(task.assignment) for task in theirs)
+            raise MessageError(
+                f"not cancelled: {numbers} tells {agent.identity} its assignment, of which nobody would be "
+                f"told then; `failoverctl cancel {ids}` cancels that{also}"
+            )
         left = [task for task in chosen if task.id not in {one.id for one in cancelled}]
         if left:
             numbers = ", ".join(str(task.id) for task in left)

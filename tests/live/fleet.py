@@ -26,6 +26,7 @@ from circus_failover import process_table, tmux
 from circus_failover.canary import watched
 from circus_failover.records import LaunchRow
 from circus_failover.store import Reader, open_reader
+from tests.live import forked
 
 BIN = Path(sys.executable).parent
 STANDIN = f"{sys.executable} -m circus_failover.standin"
@@ -65,10 +66,12 @@ class Fleet:
         self.log = folder / "circusd.log"
         self.sections: dict[str, dict[str, str]] = {}
         self.plugins: dict[str, dict[str, str]] = {}
+        self.circus: dict[str, str] = {}
+        """Further options of [circus]."""
         self.settings: dict[str, Any] = {"state_dir": "state"}
         self.prefix: tuple[str, ...] = ()
         """What circusd's own command line begins with: the network of the real clients."""
-        self.circusd: subprocess.Popen[bytes] | None = None
+        self.circusd: forked.Process | subprocess.Popen[bytes] | None = None
         self.environment = {
             **os.environ,
             "CIRCUSCTL_ENDPOINT": self.endpoint,
@@ -124,6 +127,7 @@ class Fleet:
             f"endpoint = {self.endpoint}",
             f"pubsub_endpoint = {self.pubsub}",
             "check_delay = 0.5",
+            *(f"{key} = {text}" for key, text in self.circus.items()),
             "",
             "[env]",
             "FAILOVER_CONFIG = failover.yaml",
@@ -146,16 +150,21 @@ class Fleet:
         """
         self.write()
         extra = {**environment, **({"FAILOVER_CRASH_AT": crash_at} if crash_at else {})}
+        variables = {**self.environment, **extra}
         with self.log.open("ab") as log:
-            self.circusd = subprocess.Popen(
-                [*self.prefix, str(BIN / "circusd"), str(self.ini)],
-                env={**self.environment, **extra},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd=self.folder,
-            )
+            if self.prefix:
+                self.circusd = subprocess.Popen(
+                    [*self.prefix, str(BIN / "circusd"), str(self.ini)],
+                    env=variables,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    cwd=self.folder,
+                )
+            else:
+                file = log.fileno()
+                self.circusd = forked.start("circusd", (str(self.ini),), variables, self.folder, file, file)
         if wait:
             wait_for("circusd answers", lambda: self.call("numwatchers", timeout=1.0)["status"] == "ok")
 
@@ -210,15 +219,7 @@ class Fleet:
 
     def ctl(self, *arguments: str, program: str = "failoverctl", timeout: float = 60.0) -> Result:
         """Run failoverctl (or circusctl) as an operator does."""
-        done = subprocess.run(
-            [str(BIN / program), *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            cwd=self.folder,
-        )
-        return Result(done.returncode, done.stdout, done.stderr)
+        return Result(*forked.run(program, arguments, self.environment, self.folder, timeout))
 
     def view(self, name: str) -> dict[str, Any]:
         """Return what `fleet` says of one agent."""

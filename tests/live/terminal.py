@@ -64,6 +64,12 @@ class Terminal:
             timeout=10,
         ).stdout
 
+    def tmux_started(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start tmux with a command that does not return at once; it is ended when the terminal is closed."""
+        command = ["tmux", "-S", str(self.socket), *arguments]
+        self.workers.append(subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL))
+        return self.workers[-1]
+
     def ask(self, form: str) -> str:
         """Return what tmux says of the pane."""
         return self.tmux("display-message", "-p", "-t", f"={SESSION}:", form).strip()

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import zmq
 
+from tests.live import forked
 from tests.live.fleet import BIN, Fleet, Result, alive, wait_for
 
 TOO_LARGE = 4 * 1024 * 1024 + 1
@@ -51,6 +52,9 @@ def served() -> Iterator[Fleet]:
 
 def command(fleet: Fleet, *arguments: str | bytes, given: bytes = b"") -> Result:
     """Run failoverctl with arguments that need not be text."""
+    if not given:
+        words = tuple(os.fsdecode(argument) for argument in arguments)
+        return Result(*forked.run("failoverctl", words, fleet.environment, fleet.folder))
     done = subprocess.run(
         [str(BIN / "failoverctl"), *arguments],
         env=fleet.environment,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -237,6 +238,20 @@ def test_a_dialog_without_a_setting_is_judged_on_the_second_screen(
     report = watched(Told(WAIT, ASKS, looks=True), dialogs={})
     assert (report["outcome"], report["answered"]) == ("hopeless", "")
     assert report["reason"].endswith("(dialog trust): set failover.dialogs = trust=accept")
+
+
+@pytest.mark.parametrize("other", [fcntl.LOCK_UN, fcntl.LOCK_EX], ids=["alone", "beside a typist"])
+def test_keys_are_pressed_only_while_no_other_worker_is_at_the_agent(
+    watched: Callable[..., dict[str, Any]], folder: Path, other: int
+) -> None:
+    """One writer at a time, across all processes: a watch that is late types into nobody's text."""
+    script = f"stty -icanon -echo; dd bs=1 count=1 of={folder}/pressed 2>/dev/null; exec sleep 600"
+    with (folder / "bob.lock").open("w") as lock:
+        fcntl.flock(lock, other)
+        dialogs = {"trust": "accept"}
+        watched(Told(ASKS, looks=True), script, agent_lock=lock.name, dialogs=dialogs, secs=2.0)
+    pressed = (folder / "pressed").read_text()
+    assert pressed == ("y" if other == fcntl.LOCK_UN else "")
 
 
 def test_an_adapter_that_fails_is_shown_when_the_time_is_over(

@@ -88,7 +88,7 @@ def test_a_crashed_agent_would_begin_fresh_and_then_does(fleet: Fleet) -> None:
     assert (told["restart"]["policy"], told["restart"]["action"]) == ("on-work", "leave")
     text = lines(fleet)
     assert text["crash loop"] == "1 of 3 deaths in 5m"
-    assert text["restart"] == "stays down: on-work: no work waits for it"
+    assert text["restart"] == "stays down: on-work, and it has neither an assignment nor tasks"
     assert fleet.ctl("wake", "bob").code == 0
     assert as_told(told["wake"], newest(fleet))
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import pty
 import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -161,6 +164,76 @@ def test_a_pane_that_somebody_scrolls_in_is_typed_into_all_the_same(standin: Ter
     assert taken(standin.report(standin.task("hello")))
     assert standin.prompts() == ["hello"]
     assert standin.ask("#{pane_in_mode}") == "0"
+
+
+def test_whatever_tmux_itself_shows_to_a_person_the_text_goes_to_the_agents_own_pane(
+    standin: Terminal,
+) -> None:
+    """A mode of the pane, a prompt and a menu of an attached client, and another pane that is active."""
+    person, screen = pty.fork()
+    if person == 0:
+        os.execvpe(
+            "tmux",
+            ["tmux", "-S", str(standin.socket), "attach"],
+            {**standin.environment, "TERM": "xterm"},
+        )
+    drawn: list[bytes] = []
+    reader = threading.Thread(target=_read_all, args=(screen, drawn), daemon=True)
+    reader.start()
+    try:
+        client = wait_for("the client", lambda: standin.tmux("list-clients", "-F", "#{client_name}").strip())
+        asked = "would-you-say-so"
+        overlays = {
+            "clock": ("clock-mode", "-t", standin.pane),
+            "tree": ("choose-tree", "-t", standin.pane),
+            "prompt": ("command-prompt", "-b", "-t", client, "-p", asked, "display-message %%"),
+            "menu": ("display-menu", "-c", client, "-T", "a-menu-is-open", "hello", "h", "kill-server"),
+        }
+        for number, (name, command) in enumerate(overlays.items()):
+            begun = len(drawn)
+            if name == "menu":  # it blocks whoever asks for it until it is closed
+                standin.tmux_started(*command)
+            else:
+                standin.tmux(*command)
+            shown = {"prompt": asked, "menu": "a-menu-is-open"}.get(name)
+            if shown is None:
+                assert standin.ask("#{pane_in_mode}") == "1"
+            else:
+                text = shown.encode()
+                wait_for(f"the {name}", lambda b=begun, t=text: t in b"".join(drawn[b:]))
+            assert taken(standin.report(standin.task(f"hello {name}", task=number)))
+            standin.idle()
+        standin.tmux("split-window", "-t", standin.pane, "sleep", "600")
+        assert standin.ask("#{pane_id}") != standin.pane
+        assert taken(standin.report(standin.task("hello pane", task=9)))
+        assert standin.prompts() == [f"hello {name}" for name in (*overlays, "pane")]
+    finally:
+        os.kill(person, signal.SIGKILL)
+        os.waitpid(person, 0)
+        reader.join(10)
+        os.close(screen)
+
+
+def _read_all(terminal: int, into: list[bytes]) -> None:
+    with contextlib.suppress(OSError):  # EIO: nobody holds the other side any more
+        while data := os.read(terminal, 65536):
+            into.append(data)
+
+
+def test_a_text_whose_time_is_over_is_not_typed_and_one_that_is_not_entered_yet_is_taken_back(
+    standin: Terminal,
+) -> None:
+    report = standin.report(standin.task("too late", expires_at=time.time() - 1))
+    assert (report["outcome"], report["note"]) == ("not-taken", "its time is over")
+    order = standin.task("just in time", task=8, expires_at=time.time() + 60)
+    assert standin.run(order, crash_at="typing-before-enter") == -signal.SIGKILL
+    standin.await_screen("just in time")
+    late = json.loads(order.read_text()) | {"expires_at": time.time() - 1}
+    report = standin.report(standin.order("task-8.json", **late))
+    assert (report["outcome"], report["note"]) == ("not-taken", "its time is over")
+    standin.idle()
+    assert standin.prompts() == []
+    assert taken(standin.report(standin.task("in time", task=9, expires_at=time.time() + 60)))
 
 
 def test_a_program_that_shows_nothing_but_the_new_line_has_taken_it(terminal: Open, folder: Path) -> None:

@@ -78,15 +78,25 @@ EXAMPLES: dict[str, list[Fallen]] = {
     "never launched": [replace(ALWAYS, ended=()), replace(ON_WORK, ended=())],
     "its last end was asked for": [
         replace(ALWAYS, ended=(end(0, planned=True), end(9))),
+        replace(LAZY, ended=(end(0, planned=True),), assigned=True),
         replace(ON_WORK, ended=(end(0, planned=True),)),
     ],
-    "`lazy`": [LAZY, replace(LAZY, work=3), replace(LAZY, loop=TRIAL)],
-    "`on-work`, without work": [replace(ON_WORK, work=0), replace(ON_WORK, work=0, loop=OPEN)],
-    "its crash loop permits no launch": [replace(ALWAYS, loop=OPEN), replace(ON_WORK, loop=GIVEN_UP)],
+    "`lazy`, without an assignment": [LAZY, replace(LAZY, work=3), replace(LAZY, loop=TRIAL)],
+    "`on-work`, without an assignment and without tasks": [
+        replace(ON_WORK, work=0),
+        replace(ON_WORK, work=0, loop=OPEN),
+    ],
+    "its crash loop permits no launch": [
+        replace(ALWAYS, loop=OPEN),
+        replace(ON_WORK, loop=GIVEN_UP),
+        replace(LAZY, loop=OPEN, assigned=True),
+    ],
     "otherwise": [
         ALWAYS,
         ON_WORK,
         replace(ALWAYS, work=2),
+        replace(LAZY, assigned=True),
+        replace(ON_WORK, work=0, assigned=True),
         replace(ALWAYS, ended=(EXIT_0,)),
         replace(ALWAYS, loop=TRIAL),
         replace(ALWAYS, loop=replace(OPEN, until=NOW)),
@@ -120,6 +130,28 @@ def test_a_hold_is_to_half_open_when_its_time_comes(until: float, at: float) -> 
     assert decide(replace(HELD, loop=replace(OPEN, until=until)), NOW).at == at
 
 
+ends = st.builds(
+    end,
+    ago=st.integers(-5000, 5000),
+    up_for=st.one_of(st.none(), st.integers(-10, 1000)),
+    planned=st.booleans(),
+)
+fallen_ = st.builds(
+    Fallen,
+    identity=st.sampled_from(["bob", "bob2", "a"]),
+    generation=st.integers(0, 9),
+    phase=st.sampled_from([Phase.DOWN, Phase.DOWN, Phase.HELD, *Phase]),
+    stay_stopped=st.booleans(),
+    observed=st.booleans(),
+    restart=st.sampled_from(Restart),
+    loop=st.sampled_from([CLOSED, OPEN, TRIAL, GIVEN_UP, replace(OPEN, until=None)]),
+    work=st.integers(0, 2),
+    ended=st.lists(ends, max_size=12),
+    stable_secs=st.just(300.0),
+    assigned=st.booleans(),
+)
+
+
 QUICK, LONG = end(1000), end(1000, up_for=300)
 DELAYS: list[tuple[str, list[Ended], float]] = [
     ("one quick end", [QUICK], 1),
@@ -142,6 +174,29 @@ def test_the_delay_doubles_with_each_quick_end_in_a_row(ended: list[Ended], dela
     at = decide(replace(ALWAYS, ended=ended), NOW).at
     assert at is not None
     assert at - ended[0].ended_at == pytest.approx(delay * DELAY_OF_BOB_7, abs=1e-4)
+
+
+@given(fallen_, st.sampled_from(Restart))
+def test_with_an_assignment_every_restart_policy_brings_it_back_at_the_same_time(
+    fallen: Fallen, restart: Restart
+) -> None:
+    always = decide(replace(fallen, restart=Restart.ALWAYS, assigned=True), NOW)
+    verdict = decide(replace(fallen, restart=restart, assigned=True), NOW)
+    assert (verdict.action, verdict.at) == (always.action, always.at)
+
+
+@pytest.mark.parametrize(
+    "fallen, words",
+    [
+        (LAZY, "lazy, and it has no assignment"),
+        (replace(ON_WORK, work=0), "neither an assignment nor tasks"),
+        (replace(LAZY, assigned=True), "lazy, and it has an assignment: 1.2 s after its end"),
+        (replace(ON_WORK, work=2), "on-work, and tasks wait for it: 2: 1.2 s after its end"),
+        (ALWAYS, "always: 1.2 s after its end, quick ends in a row: 1"),
+    ],
+)
+def test_the_reason_says_which_work_brings_it_back_or_that_there_is_none(fallen: Fallen, words: str) -> None:
+    assert words in decide(fallen, NOW).reason
 
 
 def test_agents_that_died_together_do_not_come_back_together() -> None:
@@ -176,27 +231,6 @@ def test_the_longest_wait_is_the_longest_delay_with_its_jitter() -> None:
     assert decide(replace(ALWAYS, ended=[end(-3)] * 9), NOW).at == NOW
 
 
-ends = st.builds(
-    end,
-    ago=st.integers(-5000, 5000),
-    up_for=st.one_of(st.none(), st.integers(-10, 1000)),
-    planned=st.booleans(),
-)
-fallen_ = st.builds(
-    Fallen,
-    identity=st.sampled_from(["bob", "bob2", "a"]),
-    generation=st.integers(0, 9),
-    phase=st.sampled_from([Phase.DOWN, Phase.DOWN, Phase.HELD, *Phase]),
-    stay_stopped=st.booleans(),
-    observed=st.booleans(),
-    restart=st.sampled_from(Restart),
-    loop=st.sampled_from([CLOSED, OPEN, TRIAL, GIVEN_UP, replace(OPEN, until=None)]),
-    work=st.integers(0, 2),
-    ended=st.lists(ends, max_size=12),
-    stable_secs=st.just(300.0),
-)
-
-
 @given(fallen_)
 def test_no_policy_revives_what_was_parked_stopped_or_asked_to_end(fallen: Fallen) -> None:
     if decide(fallen, NOW).action is not RespawnAction.LAUNCH:
@@ -204,7 +238,8 @@ def test_no_policy_revives_what_was_parked_stopped_or_asked_to_end(fallen: Falle
     assert fallen.phase is Phase.DOWN
     assert not fallen.stay_stopped and not fallen.observed
     assert not fallen.ended[0].planned
-    assert fallen.restart is Restart.ALWAYS or (fallen.restart is Restart.ON_WORK and fallen.work)
+    tasks_do = fallen.restart is Restart.ON_WORK and fallen.work > 0
+    assert fallen.restart is Restart.ALWAYS or fallen.assigned or tasks_do
     assert fallen.loop in (CLOSED, TRIAL, replace(OPEN, until=None))
 
 

@@ -1,0 +1,80 @@
+"""Telling on a real fleet: an agent that is held is told of once, whoever fails or dies in between."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from typing import Any
+
+from circus_failover.store import Store
+from tests.live.fleet import Fleet, wait_for
+from tests.live.with_plugins import await_ticks
+
+LOG = "cat >> {0}/$1.log"
+FLAKY = "echo >> {0}/tries; [ $(wc -l < {0}/tries) -gt 2 ] && cat >> {0}/$1.log"
+SECRET = "s3cr3t-tok3n"
+
+
+def told(fleet: Fleet, target: str) -> list[dict[str, Any]]:
+    """Return what a target was told, as JSON."""
+    path = fleet.folder / f"{target}.log"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def lines(fleet: Fleet, target: str) -> list[str]:
+    """Return what lifecycle.log says became of telling a target."""
+    found = [line for line in fleet.lifecycle() if line["ev"] == "notify" and line["target"] == target]
+    return [line["action"] for line in found]
+
+
+def test_an_agent_that_is_held_is_told_of_once_though_a_target_fails_and_circusd_is_killed(
+    fleet: Fleet,
+) -> None:
+    fleet.plugins["plugin:notify"] = {"use": "circus_failover.plugins.Notify", "interval": "0.3"}
+    # What is no word of the command's script is its arguments: a target's name.
+    fleet.settings["notify"] = [
+        {"name": name, "command": ["sh", "-c", script.format(fleet.folder), "sh", name], "only": ["held"]}
+        for name, script in (("log", LOG), ("flaky", FLAKY))
+    ]
+    other = {"name": "other", "command": ["false", SECRET], "agents": ["nobody"], "only": ["held"]}
+    fleet.settings["notify"].append(other)
+    fleet.agent("alpha", failover__command="sh -c 'sleep 0.3; exit 1'", failover__crash_max="1")
+    fleet.start()
+    fleet.await_phase("alpha", "held")
+    wait_for("the target that failed twice is told", lambda: "sent" in lines(fleet, "flaky"))
+    assert lines(fleet, "flaky") == ["failed", "failed", "sent"]
+    for target in ("log", "flaky"):
+        (message,) = told(fleet, target)
+        assert (message["kind"], message["identity"], message["count"]) == ("held", "alpha", 1)
+        assert "alpha" in message["text"] and message["test"] is False
+    assert lines(fleet, "log") == ["sent"]
+
+    fleet.end(signal.SIGKILL)
+    # Its plugin lives on until the next circusd: one of them tells, and not both.
+    store = Store(fleet.state / "failover.db")
+    with store.decision(durable=True):
+        store.add_notice(time.time(), "held", "bravo", "bravo", "bravo is held", {})
+    store.close()
+    listed = fleet.ctl("--json", "notify", "list")
+    assert [one["name"] for one in listed.json()["targets"]] == ["log", "flaky", "other"]
+    assert [one["identity"] for one in listed.json()["notices"]] == ["alpha", "bravo"]
+    assert SECRET not in listed.out
+    tested = fleet.ctl("notify", "test", "log", "other")
+    assert tested.code == 3
+    assert "sent    log (command, " in tested.out and "failed  other (command, " in tested.out
+    assert "it ended with status 1" in tested.out and SECRET not in tested.out + tested.err
+    assert fleet.ctl("notify", "test", "nobody").code == 2
+
+    fleet.start()
+    await_ticks(fleet, "Notify")
+    for target in ("log", "flaky"):
+        wait_for(f"{target} is told", lambda name=target: len(told(fleet, name)) >= 2)  # type: ignore[misc]
+    await_ticks(fleet, "Notify", 2)
+    kinds = [(one["kind"], one["identity"]) for one in told(fleet, "flaky")]
+    assert kinds == [("held", "alpha"), ("held", "bravo")]
+    assert sorted((one["kind"], str(one["identity"])) for one in told(fleet, "log")) == [
+        *kinds,
+        ("test", "None"),
+    ]
+    assert lines(fleet, "other") == []
