@@ -136,8 +136,8 @@ class AssignmentRecords:
         row = self.book.get(task.assignment) if task.assignment is not None else None
         return row is not None and row.owner == task.identity and row.task == task.id and has_owner(row)
 
-    def delivered(self, store: Store, task: TaskRow, at: float) -> None:
-        """Within the decision that a task was taken: so was its assignment."""
+    def delivered(self, store: Store, task: TaskRow, at: float, *, seen: bool) -> None:
+        """Within the decision that a task was taken: so was its assignment; see `Assignments.delivered`."""
         if not self.wanted(task):
             return
         row = self.book.get(str(task.assignment))
@@ -150,7 +150,8 @@ class AssignmentRecords:
             working_at=None,
             interrupted=None,
             generation=task.generation,
-            conversation=self.conversation(task.identity, task.generation),
+            # In no conversation, where nobody saw it in one: whoever is next is told all of it.
+            conversation=self.conversation(task.identity, task.generation) if seen else "",
         )
         store.put_assignment(new)
         fields = self._fields(new, "delivered", {"task": task.id})

@@ -249,7 +249,8 @@ class Assignments:
             return "it has no assignment" if name is None else f"there is no assignment {name!r}"
         if name is None:
             typing = task is not None and task.state == str(TaskState.TYPING)
-            if not typing and row.state not in TAKEN and row.generation is None:
+            told = typing and task is not None and self._supervisor.deliveries.entered(task)
+            if not told and row.state not in TAKEN and row.generation is None:
                 return f"it has not been told of {row.id} yet, the only assignment it has"
             if at is not None and row.dispatched_at is not None and row.dispatched_at > at:
                 return f"that was said before {row.id} was given to it; say which assignment it is about"
@@ -266,7 +267,7 @@ class Assignments:
         task = self.records.open_task(row)
         if task is not None and task.state == str(TaskState.TYPING):
             # It was done before its typist could say that it was told; that report changes nothing any more.
-            task = None
+            row, task = replace(row, delivered_at=time.time(), generation=task.generation), None
         new = replace(row, state=str(state), done_at=time.time(), note=note)
         stored = self.records.decide(new, str(state), agent=self.records.owner(row), drop=task, note=note)
         crashpoint.reached("assignment-done")
@@ -285,7 +286,10 @@ class Assignments:
         row = self.records.book.get(task.assignment) if task.assignment is not None else None
         if row is None or row.generation is None or row.task != task.id:
             return task.text
-        told_in = row.conversation or self.records.conversation(row.owner, row.generation)
+        told_in = row.conversation
+        if told_in is None:
+            # Its client may have said only later which it is.
+            told_in = self.records.conversation(row.owner, row.generation)
         if told_in is None or told_in != agent.row.conversation:
             return task.text
         return (
@@ -294,9 +298,19 @@ class Assignments:
             "failoverctl self failed --note WHY)"
         )
 
-    def delivered(self, store: Store, agent: Agent | None, task: TaskRow, at: float) -> None:
-        """Within the decision that a task was taken: so was its assignment."""
-        self.records.delivered(store, task, at)
+    def delivered(
+        self, store: Store, agent: Agent | None, task: TaskRow, at: float, *, seen: bool = True
+    ) -> None:
+        """Within the decision that a task was taken: so was its assignment.
+
+        Args:
+            store: in its decision.
+            agent: whose task it is, if a section names it.
+            task: the task.
+            at: when that was, in epoch seconds.
+            seen: whether it was seen to be taken; else its agent died when it was told.
+        """
+        self.records.delivered(store, task, at, seen=seen)
 
     def look(self, agent: Agent) -> None:
         """See whether an agent's launch ended with an assignment, or whether it is free for the next one.
@@ -308,7 +322,7 @@ class Assignments:
 
     def tend(self) -> None:
         """At every tick: recover, dispatch, start whom work waits for; costs nothing where there is none."""
-        self._act(self.records.book.owned)
+        self._act(lambda: self.records.book.owned())
 
     def _soon(self) -> None:
         if self._timer is None:
@@ -318,6 +332,8 @@ class Assignments:
 
     def _time_has_come(self) -> None:
         self._timer = None
+        if self._supervisor.arbiter._stopping:
+            return
         try:
             # An agent may have reported before it died.
             self._supervisor.take_in_reports()

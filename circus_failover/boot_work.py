@@ -80,7 +80,7 @@ class Order:
     spool: Path
     lock: Path | None
     agent_lock: Path | None
-    """Held by whoever types into the agent, or ends it: meanwhile no key is pressed. None: there is no such."""
+    """Held by whoever types into the agent, or ends it: meanwhile no key is pressed. None: nobody is."""
 
     @classmethod
     def load(cls, raw: Mapping[str, Any]) -> Order:

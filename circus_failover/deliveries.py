@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from circus import logger
 
-from circus_failover import crashpoint, private_file, process_table
+from circus_failover import crashpoint, delivery_checks, private_file, process_table
 from circus_failover.agent import Agent
+from circus_failover.delivery_checks import is_assignment
 from circus_failover.process_table import ProcessId
 from circus_failover.records import TaskRow
 from circus_failover.store import Store, StoreError
@@ -180,28 +181,11 @@ class Deliveries:
             except StoreError as error:
                 self._supervisor.store_trouble = str(error)
 
-    def _not_to_be_typed(self, agent: Agent, task: TaskRow) -> str:
-        """Return why a task that waits is not to be typed any more; empty when it is."""
-        if task.state != str(TaskState.QUEUED):
-            return ""
-        if task.expires_at is not None and task.expires_at <= time.time():
-            return "it was not typed in time" + (f": {task.note}" if task.note else "")
-        gone = agent.phase not in (Phase.UP, Phase.STARTING, Phase.STOPPING)
-        if _bound(task) and (gone or task.generation != agent.row.generation):
-            return f"launch {task.generation}, which it was for, has ended"
-        if _is_assignment(task) and not self._supervisor.assignments.records.wanted(task):
-            return f"assignment {task.assignment} is over, or is not its any more"
-        if task.kind == str(TaskKind.NUDGE) and task.assignment is not None:
-            has = self._supervisor.assignments.of(agent)
-            if has is None or has.id != task.assignment:
-                return f"assignment {task.assignment} is over, or is not its any more"
-        return ""
-
     def _weed(self, agent: Agent) -> None:
         """Cancel what is not to be typed any more."""
         past: dict[str, list[TaskRow]] = {}
         for task in self.waiting(agent):
-            why = self._not_to_be_typed(agent, task)
+            why = delivery_checks.not_to_be_typed(self._supervisor, agent, task)
             if why:
                 past.setdefault(why, []).append(task)
         for why, tasks in past.items():
@@ -269,7 +253,7 @@ class Deliveries:
             self.reload(agent)
             return
         order, text, journal = self._files(task)
-        told = self._supervisor.assignments.text_of(agent, task) if _is_assignment(task) else task.text
+        told = self._supervisor.assignments.text_of(agent, task) if is_assignment(task) else task.text
         private_file.write(text, told)
         private_file.write(
             order,
@@ -367,7 +351,8 @@ class Deliveries:
             if task is not None:
                 self._tidy(task)
             return
-        taken, at = report["outcome"] == "taken", float(report["at"])
+        seen, at = report["outcome"] == "taken", float(report["at"])
+        taken = seen or (is_assignment(task) and delivery_checks.died_at_it(supervisor, agent, report))
         note = str(report.get("note") or report["outcome"])
         conversation = agent.row.conversation if agent is not None else None
         current = agent is not None and agent.row.generation == report["generation"]
@@ -376,8 +361,8 @@ class Deliveries:
             opened.take_in(name, time.time())
             if taken:
                 opened.update_task(task.id, state=str(TaskState.DELIVERED), done_at=at, note=None)
-                if _is_assignment(task):
-                    supervisor.assignments.delivered(opened, agent, task, at)
+                if is_assignment(task):
+                    supervisor.assignments.delivered(opened, agent, task, at, seen=seen)
                 if task.topic and conversation and current:
                     opened.add_topic(conversation, task.topic, task.identity, at)
             else:
@@ -424,6 +409,15 @@ class Deliveries:
         supervisor.assignments.look(agent)
         self.work(agent)
 
+    def entered(self, task: TaskRow) -> bool:
+        """Say whether the typist of a task has come to sending Enter: its agent may have taken it by now."""
+        try:
+            kept = json.loads(self._files(task)[2].read_bytes())
+            same = kept["name"][:3] == [task.id, task.identity, task.generation]
+            return bool(same and kept["stage"] in ("entering", "taken"))
+        except (OSError, ValueError, LookupError, TypeError):
+            return False
+
     # -- answers -----------------------------------------------------------------------------------
 
     def promise(self, task: TaskRow, up: bool) -> dict[str, Any]:
@@ -448,16 +442,6 @@ class Deliveries:
                 note = f"task {task.id} is not delivered ({why}) and stays queued"
                 return {"task": task.id, "task_state": found.state, "ok": False, "tasks_note": note}
             await agent.next_change(min(left, 0.5))
-
-
-def _bound(task: TaskRow) -> bool:
-    """Say whether a task is for one launch alone."""
-    return task.kind in (str(TaskKind.TELL), str(TaskKind.NUDGE)) and task.generation is not None
-
-
-def _is_assignment(task: TaskRow) -> bool:
-    """Say whether a task is what an agent is told of its assignment."""
-    return task.kind == str(TaskKind.ASSIGNMENT)
 
 
 def _kinds(*tasks: TaskRow) -> dict[str, str]:

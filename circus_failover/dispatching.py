@@ -86,7 +86,7 @@ class Dispatching:
         """Say in words why an assignment has no owner yet; what it is told by may be a second old."""
         now = time.monotonic()
         if now - self._shown[0] > MEMBERS_HOLD_SECS:
-            self._shown = (now, self._members(self._assignments.records.book.jobs()), {})
+            self._shown = (now, self._members(self._assignments.records.book.jobs(), all_of_them=True), {})
         _, members, said = self._shown
         # Thousands may wait for the same; to each of them all agents would be looked at again.
         like = (job.wanted, job.pool, job.avoid)
@@ -96,15 +96,16 @@ class Dispatching:
 
     # -- who there is ------------------------------------------------------------------------------------
 
-    def _members(self, jobs: Collection[Job]) -> list[Member]:
-        """Return every agent that one of these may go to."""
+    def _members(self, jobs: Collection[Job], *, all_of_them: bool = False) -> list[Member]:
+        """Return every agent that one of these may go to; or every agent."""
         pools = {job.pool for job in jobs if job.wanted is None}
         wanted = {job.wanted for job in jobs if job.wanted is not None}
         limited = self._limited()
         return [
             self._member(agent, limited, wanted)
             for agent in self._supervisor.roster.agents.values()
-            if agent.settings is not None and (_pool(agent) in pools or agent.identity in wanted)
+            if agent.settings is not None
+            and (all_of_them or _pool(agent) in pools or agent.identity in wanted)
         ]
 
     def _member(self, agent: Agent, limited: Collection[str], wanted: Collection[str]) -> Member:
@@ -134,7 +135,7 @@ class Dispatching:
             ended_by_itself=_comes_back_by_itself(
                 agent, settings.restart, has is not None or agent.identity in wanted, waiting
             ),
-            launched_at=max((at for at in (row.launched_at, asked) if at is not None), default=None),
+            launched_at=_launched_at(agent, asked),
             last_used=row.last_task,
         )
 
@@ -191,6 +192,14 @@ def _pool(agent: Agent) -> str | None:
 
 def _age(row: AssignmentRow, now: float) -> float:
     return round(max(0.0, now - row.queued_at), 1)
+
+
+def _launched_at(agent: Agent, asked: float | None) -> float | None:
+    """Return when it was last asked to start; of one that came up and was parked since, nothing."""
+    ready = agent.row.ready_at
+    if agent.phase is Phase.PARKED and ready is not None and (asked is None or asked <= ready):
+        return None
+    return max((at for at in (agent.row.launched_at, asked) if at is not None), default=None)
 
 
 def _not_seen_yet(agent: Agent, tells: bool) -> bool:

@@ -40,7 +40,7 @@ def examine(file: FleetFile, settings: Mapping[Path, Settings]) -> list[Check]:
         except (OSError, ValueError) as error:
             checks.append(warn("notify", f"how far targets were told cannot be read: {error}"))
     there = PLUGIN in doctor_plugins.sections(file)
-    checks += judged(targets, there, entries, _not_understood(targets), time.time())
+    checks += judged(targets, there, entries, not_understood(targets), time.time())
     return checks
 
 
@@ -85,7 +85,7 @@ def judged(
     return checks or [ok("notify", f"{len(targets)} targets: {names}")]
 
 
-def _not_understood(targets: Iterable[Target]) -> dict[str, str]:
+def not_understood(targets: Iterable[Target]) -> dict[str, str]:
     """Ask Apprise, in processes of its own, whether it understands the addresses; nothing is sent."""
     wrong = {}
     with tempfile.TemporaryDirectory(prefix="failover-") as folder:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from circus_failover import crashpoint, launch_processes, private_file, process_table, server_intent, tmux
-from circus_failover.agents import RUNTIMES
 from circus_failover.canary import watched
 from circus_failover.process_table import ProcessId
 from circus_failover.words import IntentAction
@@ -255,6 +254,9 @@ def _sweep(order: Order, processes: Sequence[ProcessId]) -> str:
     """
     if order.runtime is None or order.home is None:
         return ""
+    # Only here: an agent without an account needs no runtime, and the import is a sixth of a worker's start.
+    from circus_failover.agents import RUNTIMES
+
     for process in [*([order.agent] if order.agent else []), *processes]:
         if process_table.may_run(process):
             continue

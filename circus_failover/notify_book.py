@@ -119,6 +119,13 @@ class Book:
         """Remove what became of a message, once that is in the book."""
         self.outcome_path(attempt).unlink(missing_ok=True)
 
+    def tidy(self, entries: Mapping[str, Entry]) -> None:
+        """Remove what became of messages to targets that are none any more."""
+        wanted = {f"{entry.attempt.name}.done" for entry in entries.values() if entry.attempt is not None}
+        for path in self.folder.glob("*.done"):
+            if path.name not in wanted:
+                path.unlink(missing_ok=True)
+
     def close(self) -> None:
         """Let another process have it."""
         os.close(self._lock)
@@ -132,7 +139,7 @@ def _entry(raw: Mapping[str, Any]) -> Entry:
             waiting=tuple(Item(**item) for item in progress["waiting"]),
             under_way=tuple(Item(**item) for item in progress["under_way"]),
             sent=tuple(float(one) for one in progress["sent"]),
-            known={str(thing): Known(**known) for thing, known in progress["known"].items()},
+            known={str(thing): _known(known) for thing, known in progress["known"].items()},
             failures=int(progress["failures"]),
             not_before=float(progress["not_before"]),
         ),
@@ -140,6 +147,11 @@ def _entry(raw: Mapping[str, Any]) -> Entry:
         attempt=None if raw["attempt"] is None else _attempt(raw["attempt"]),
         last=dict(raw["last"]),
     )
+
+
+def _known(raw: Mapping[str, Any]) -> Known:
+    last = raw["last"]
+    return Known(float(raw["at"]), int(raw["more"]), None if last is None else Item(**last))
 
 
 def _attempt(raw: Mapping[str, Any]) -> Attempt:

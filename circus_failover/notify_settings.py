@@ -84,6 +84,22 @@ class Hidden:
         return f"{self._kind} that is not shown"
 
 
+def has_address(value: object) -> bool:
+    """Say whether a value of a YAML document has a text in it that looks like a URL."""
+    # Each part once: an alias may lead to the same one a million times.
+    seen: set[int] = set()
+    stack = [value]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, str) and "://" in part:
+            return True
+        if isinstance(part, (dict, list, tuple)) and id(part) not in seen:
+            seen.add(id(part))
+            stack.extend(part)
+            stack.extend(part.values() if isinstance(part, dict) else ())
+    return False
+
+
 class Reading(Protocol):
     """What reads failover.yaml, as far as it is needed here."""
 

@@ -126,6 +126,7 @@ class Notifier:
         except (OSError, ValueError) as error:
             self._entries = {}
             trouble(f"how far targets were told cannot be read, they begin anew: {error}")
+        self._book.tidy(self._entries)
 
     def close(self) -> None:
         """Let another process tell; what is being sent goes on."""
@@ -163,9 +164,7 @@ class Notifier:
             if newest < entry.progress.cursor:
                 # The store was lost and is another one: its ids begin anew.
                 entry = replace(entry, progress=replace(entry.progress, cursor=0))
-            if newest > entry.progress.cursor:
-                entry = self._taken_in(target, entry, store, now)
-            self._entries[target.name] = entry
+            self._entries[target.name] = self._taken_in(target, entry, store, now)
         if self._entries != before:
             self._save()
 

@@ -65,7 +65,7 @@ def pool_named(site: Site, name: str) -> tuple[Pool, Path]:
     pools = pool_file.pools_of(site.fleet)
     found = pools.get(name)
     if found is None:
-        near = nearest(name, pools) or (f" ({', '.join(pools)})" if pools else "")
+        near = nearest(name, pools) or (f"; there are: {', '.join(pools)}" if pools else "")
         raise Failed(f"{site.ini} has no pool {describe(name)}{near}")
     if isinstance(found, SettingsError):
         raise found

@@ -142,7 +142,8 @@ class SelfRequests:
         if why_not is not None:
             logger.warning("circus-failover: self %s of %s: %s", what, report.get("identity"), why_not)
         if store is not None:
-            with store.decision(durable=True):
+            # After a power cut a report is found again, and changes nothing; what it said is on disk.
+            with store.decision(durable=what not in REPORTS):
                 store.take_in(name, time.time())
 
 

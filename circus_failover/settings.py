@@ -21,7 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from circus_failover.notify_settings import Hidden, Target, targets
+from circus_failover.notify_settings import Hidden, Target, has_address, targets
 from circus_failover.problems import Problem as Problem
 from circus_failover.problems import SettingsError as SettingsError
 from circus_failover.problems import describe, nearest
@@ -200,7 +200,7 @@ class _Reader:
         known = list(model.model_fields)
         if kind in ("extra_forbidden", "invalid_key"):
             # A target of `notify` under a mistyped key: its address holds secrets.
-            value = Hidden(value) if "://" in repr(value) else value
+            value = Hidden(value) if has_address(value) else value
             self.problem(key, value, f"a known key ({', '.join(known)}){nearest(name, known)}")
         elif kind == "missing":
             self.problem(key, None, f"a value: {model.model_fields[name].description}")

@@ -31,6 +31,7 @@ UP_SECS, END_SECS = 60.0, 30.0
 POLL_SECS = 0.05
 STOPPED, KILLED = "reviewer", "scout"
 PARKED = "writer"
+POOL = "review"
 T = TypeVar("T")
 
 
@@ -290,6 +291,9 @@ def play(fleet: DemoFleet) -> None:
     say(f"\n{PARKED} is parked, which frees its memory, and woken with a task: its conversation goes on.")
     show(fleet, "park", PARKED, "--waiting")
     show(fleet, "wake", PARKED, "--task", "add a note on the new port", "--waiting")
+    say("\nWork is given to a pool: whoever of it is free gets it, and says when it is done.")
+    show(fleet, "assign", "--pool", POOL, "--id", "port-note", "--task", "/job 1", "--wait")
+    show(fleet, "work", "--all")
     show(fleet, "fleet")
 
 
@@ -300,7 +304,8 @@ def stay(fleet: DemoFleet) -> None:
     print(f"  export CIRCUSCTL_ENDPOINT={fleet.endpoint} PATH={BIN}:$PATH")
     print("  failoverctl fleet                 failoverctl attach writer    (C-b d leaves it)")
     print("  failoverctl explain scout         failoverctl restart writer")
-    print("  failoverctl start reviewer        failoverctl --help")
+    print("  failoverctl start reviewer        failoverctl assign --pool review --task 'say hello'")
+    print("  failoverctl work                  failoverctl --help")
     print(f"  tail -f {fleet.state}/lifecycle.log")
     say("Ctrl-C here ends everything and clears it away.")
     fleet.circusd.wait()

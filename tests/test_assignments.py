@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from circus.exc import MessageError
 
 from circus_failover import agent_settings, process_table
 from circus_failover.agent import Agent
@@ -25,6 +27,7 @@ from circus_failover.recording import Recording
 from circus_failover.records import AgentRow, AssignmentRow, LaunchRow, TaskRow
 from circus_failover.settings import Settings, Shared
 from circus_failover.store import Store, StoreError
+from circus_failover.verbs.tasks import Tasks
 from circus_failover.words import FaultKind, Phase, State, TaskKind
 from tests.live.fleet import parse_logfmt
 
@@ -44,14 +47,22 @@ class Typist(Deliveries):
         self.told.append((agent.identity, text))
         self._change(agent, task, state="typing", generation=agent.row.generation, attempts=task.attempts + 1)
 
-    def says(self, agent: Agent, outcome: str = "taken") -> None:
-        """Let the typist report of what he is typing to an agent."""
+    def enters(self, agent: Agent) -> TaskRow:
+        """Let the typist come to the moment of Enter."""
         task = next(one for one in self.waiting(agent) if one.state == "typing")
+        name = [task.id, agent.identity, task.generation, None, None]
+        self._files(task)[2].write_text(json.dumps({"name": name, "stage": "entering"}))
+        return task
+
+    def says(self, agent: Agent, outcome: str = "taken", stage: str = "entering") -> None:
+        """Let the typist report of what he is typing to an agent."""
+        task = self.enters(agent)
         self._reports += 1
         report = {
             "identity": agent.identity,
             "task": task.id,
             "outcome": outcome,
+            "stage": stage,
             "generation": task.generation,
         }
         self.typed(f"report-{self._reports}", {**report, "at": time.time()})
@@ -283,8 +294,12 @@ def test_an_agent_that_took_a_task_since_it_was_seen_idle_gets_nothing(held: Hel
 def test_an_agent_that_is_faster_than_its_typist_is_not_told_again(held: Held) -> None:
     bob = held.agent("bob")
     held.give(agent=bob)
+    assert "not been told" in str(held.assignments.report(bob, "done", None, None)), (
+        "that was about another one"
+    )
+    held.deliveries.enters(bob)
     assert held.assignments.report(bob, "done", None, None) is None
-    assert held.row().state == "done"
+    assert (held.row().state, held.row().generation) == ("done", 1) and held.row().delivered_at is not None
     held.deliveries.says(bob, "not-taken")
     held.tend()
     assert held.told(bob) == [TEXT] and held.deliveries.waiting(bob) == []
@@ -375,6 +390,35 @@ def test_after_so_many_deaths_it_waits_for_a_person_who_is_told_once(held: Held)
     assert (held.row().owner, held.row().retries, held.told(bob)[-1]) == ("bob", 0, TEXT)
 
 
+def test_a_text_that_kills_whoever_reads_it_does_not_go_round_for_ever(held: Held) -> None:
+    bob = held.agent("bob", work_retries="1")
+    held.give(agent=bob)
+    for _ in range(2):
+        dying = bob.row
+        held.deliveries.says(bob, "gone", "pasting")
+        held.tend()
+        assert held.row().state == "queued" and held.row().generation in (None, dying.generation - 1)
+        bob.row = dying
+        held.deliveries._tried.clear()
+        held.tend()
+        held.deliveries.says(bob, "gone")
+        held.ends(bob)
+        if held.row().state != "orphaned":
+            held.up(bob, conversation="bob-1")
+            assert held.told(bob)[-1] == TEXT, "nobody saw it in that conversation"
+    assert held.noticed() == ["orphaned"]
+
+
+def test_an_agent_that_is_ended_at_the_moment_of_enter_spends_nothing(held: Held) -> None:
+    bob = held.agent("bob")
+    held.give(agent=bob)
+    bob.action = SimpleNamespace(intent="park")  # type: ignore[assignment]
+    held.deliveries.says(bob, "gone")
+    bob.action = None
+    held.ends(bob, "parked", planned=True, phase="parked")
+    assert (held.row().state, held.row().retries, held.row().generation) == ("queued", 0, None)
+
+
 def test_by_setting_it_goes_back_to_its_pool_and_to_another_agent(held: Held) -> None:
     one = held.agent("p-1", pool="crew", work_retries="1", on_orphan="pool")
     held.give(pool="crew")
@@ -403,6 +447,13 @@ def test_an_end_on_purpose_spends_nothing_and_nobody_is_woken_for_it(held: Held)
     held.up(bob, conversation="bob-1")
     assert "Go on with it" in held.told(bob)[-1]
     assert held.taken(bob).interrupted is None
+    held.ends(bob)
+    held.up(bob)
+    held.taken(bob)
+    held.ends(bob, "parked", planned=True, phase="parked")
+    bob.row = replace(bob.row, phase="held")
+    held.tend()
+    assert held.row().retries == 1 and held.noticed() == [], "it did not die with it"
 
 
 def test_nothing_is_decided_while_it_is_found_out_how_a_launch_ended(held: Held) -> None:
@@ -508,6 +559,17 @@ def test_what_a_pool_gets_back_goes_to_somebody_else_if_there_is_one(held: Held)
     held.assignments.release("sums", "ann")
     held.tend()
     assert held.row().owner == (other if owner is one else one).identity
+    assert "not its assignment" in str(held.assignments.report(owner, "done", "sums", None))
+
+
+def test_the_queue_of_tasks_does_not_cancel_what_tells_an_assignment(held: Held) -> None:
+    bob = held.agent("bob")
+    held.taken(bob)
+    held.ends(bob)
+    held.deliveries.queue(bob, "clean up", None, "ann")
+    with pytest.raises(MessageError, match="`failoverctl cancel sums` cancels that, and the others were"):
+        Tasks()._cancel(held, bob, "all", {})  # type: ignore[arg-type]
+    assert [task.assignment for task in held.deliveries.waiting(bob)] == ["sums"]
 
 
 def test_what_a_pool_gets_back_has_its_old_turn(held: Held) -> None:
@@ -518,7 +580,6 @@ def test_what_a_pool_gets_back_has_its_old_turn(held: Held) -> None:
     assert held.assignments.release("one", "ann").owner is None
     held.tend()
     assert (held.row("one").owner, held.row("two").owner) == ("p-1", None)
-    assert "not its assignment" in str(held.assignments.report(owner, "done", "sums", None))
 
 
 def test_a_member_that_is_parked_is_started_once_for_one_that_waits(held: Held) -> None:

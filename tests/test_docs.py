@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from circus.commands import get_commands
@@ -25,10 +25,14 @@ import circus_failover.verbs.local  # noqa: F401  (registers the verbs that run 
 from circus_failover import (
     agent,
     agent_settings,
+    assignment_records,
     ctl,
     deaths,
     failure,
+    heartbeats,
     lifecycle_log,
+    notify_settings,
+    plugin_report,
     plugins,
     screen,
     settings,
@@ -42,6 +46,8 @@ from circus_failover.canary.scene import Scene
 from circus_failover.canary.watched import Watched, WatchedAgent
 from circus_failover.plugin_input import LEAST_INTERVAL_SECS, LONGEST_INTERVAL_SECS, Options, parse_options
 from circus_failover.policy import crash_loop, server_exit
+from circus_failover.policy.heartbeat import HeartbeatAction
+from circus_failover.policy.telling import Rules
 from circus_failover.process_table import ProcessId
 from circus_failover.records import AgentRow, LaunchRow, ServerExitRow
 from circus_failover.server_watches import cause_of
@@ -136,10 +142,22 @@ def test_the_limits_of_the_other_numbers_are_documented() -> None:
     assert f"a whole number from 1 to {agent_settings.CRASH_MAX}" in crash_max
     (resume,) = (row[2] for row in rows if row[0] == "`failover.resume_command`")
     assert f"`{agent_settings.CONVERSATION}`" in resume
+    for option, most in (
+        ("pool_min", agent_settings.POOL_MAX),
+        ("work_retries", agent_settings.WORK_RETRIES_MAX),
+    ):
+        (said,) = (row[2] for row in rows if row[0] == f"`failover.{option}`")
+        assert f"a whole number from 0 to {most}" in said
 
 
 @pytest.mark.parametrize(
-    ("option", "enum"), [("restart", words.Restart), ("kind", words.Kind), ("mode", words.Mode)]
+    ("option", "enum"),
+    [
+        ("restart", words.Restart),
+        ("kind", words.Kind),
+        ("mode", words.Mode),
+        ("on_orphan", words.Orphans),
+    ],
 )
 def test_every_word_that_an_option_may_be_is_documented(option: str, enum: type[words.Word]) -> None:
     rows = table(page("settings.md"), "option", "default", "meaning")
@@ -159,9 +177,20 @@ def test_every_option_of_a_plugin_is_documented_with_its_default() -> None:
     assert not problems and by_name["dry_run"][1] == f"`{str(parsed.dry_run).lower()}`"
 
 
+def test_the_options_of_metrics_are_documented_with_their_defaults() -> None:
+    from circus_failover.plugins import metrics
+
+    rows = table(page("settings.md"), "Metrics option", "default", "meaning")
+    documented = {names(row[0])[0]: row[1].strip("`") for row in rows}
+    assert tuple(documented) == metrics.OWN_OPTIONS
+    assert (documented["host"], documented["port"]) == (metrics.HOST, str(metrics.PORT))
+    assert f"http://{metrics.HOST}:{metrics.PORT}/metrics" in page("work.md")
+
+
 def test_what_an_agent_finds_in_its_environment_is_documented() -> None:
     written = set(re.findall(r'"(FAILOVER_[A-Z]+)"', (ROOT / "circus_failover" / "launching.py").read_text()))
     assert len(written) > 3
+    written.add(heartbeats.VARIABLE)
     told = re.search(r"Beside its own variables an agent finds.*?\n\n", page("settings.md"), re.DOTALL)
     assert told and written | {"FAILOVER_HOME"} == set(re.findall(r"`(FAILOVER_[A-Z]+)`", told[0]))
 
@@ -184,6 +213,26 @@ def test_every_key_of_failover_yaml_is_documented_with_its_default() -> None:
         empty = default in ("null", "{}", "[]")
         if key not in inherited:
             assert documented[key] == ("none" if empty else default), key
+
+
+def test_every_key_of_a_notify_target_is_documented_with_its_default() -> None:
+    rows = table(page("settings.md"), "notify key", "default", "meaning")
+    documented = {names(row[0])[0]: row[1] for row in rows}
+    assert tuple(documented) == notify_settings.KEYS
+    for key in ("min_interval_secs", "digest_secs", "burst", "burst_secs"):
+        assert documented[key] == f"{getattr(Rules, key):g}", key
+    text = " ".join(page("settings.md").split())
+    assert f"At most {notify_settings.MOST_TARGETS} targets" in text
+    for key, (least, most) in notify_settings._SECS.items():
+        (said,) = (row[2] for row in rows if row[0] == f"`{key}`")
+        assert (f"{least:g} to {most:.0f}" if least else f"To {most:.0f}") in said, key
+
+
+def test_what_is_shown_of_notify_is_such_as_is_read(tmp_path: Path) -> None:
+    (shown,) = re.findall(r"(?m)^    notify:\n(?:    .*\n)+", page("work.md"))
+    path = tmp_path / "failover.yaml"
+    path.write_text("state_dir: state\n" + textwrap.dedent(shown), encoding="utf-8")
+    assert [target.scheme for target in settings.load(path).notify] == ["url", "command"]
 
 
 def test_the_links_of_each_runtime_are_documented() -> None:
@@ -226,7 +275,7 @@ def test_the_verbs_that_ask_circusd_come_first() -> None:
     ours = first_names(table(page("verbs.md"), "verb", "plain circusctl", "what it does"))
     asking = [verb for verb in ours if get_commands()[verb].msg_type != "local"]
     assert asking == ours[: len(asking)]
-    number = dict(enumerate(["eight", "nine", "ten", "eleven", "twelve"], start=8))[len(asking)]
+    number = dict(enumerate(["fifteen", "sixteen", "seventeen", "eighteen"], start=15))[len(asking)]
     assert f"The first {number} ask circusd" in page("verbs.md")
 
 
@@ -252,6 +301,13 @@ def test_exit_codes_are_documented() -> None:
     codes = [row[0] for row in table(page("verbs.md"), "exit code", "meaning")]
     assert codes == [str(code) for code in (ctl.DONE, failure.UNREACHABLE, failure.USAGE, failure.REFUSED)]
     assert (ctl.UNREACHABLE, ctl.USAGE, ctl.REFUSED) == (failure.FOUND, failure.USAGE, failure.REFUSED)
+    for verb in ctl.TOLD_VERBS:
+        (row,) = (
+            row
+            for row in table(page("verbs.md"), "verb", "plain circusctl", "what it does")
+            if f"`{verb}`" == row[0]
+        )
+        assert f"({ctl.TOLD_TIMEOUT_SECS} s)" in row[2], verb
 
 
 def test_command_lines_in_the_docs_use_verbs_and_options_that_exist() -> None:
@@ -294,12 +350,26 @@ def test_verbs_that_open_a_command_line_exist() -> None:
         (("parked_by", "who ended it so that the next wake resumes it"), words.ParkedBy),
         (("held to", "meaning"), words.Loop),
         (("task state", "meaning"), words.TaskState),
+        (("task kind", "meaning"), words.TaskKind),
         (("server cause", "meaning"), words.ServerCause),
         (("detected", "meaning"), words.Detected),
     ],
 )
 def test_every_word_is_documented_in_order(heading: tuple[str, str], enum: type[words.Word]) -> None:
     assert first_names(table(page("records.md"), *heading)) == [str(word) for word in enum]
+
+
+@pytest.mark.parametrize(
+    ("heading", "enum"),
+    [
+        (("assignment", "meaning"), words.AssignmentState),
+        (("notice", "of what"), words.NoticeKind),
+    ],
+)
+def test_every_word_about_work_is_documented_in_order(
+    heading: tuple[str, str], enum: type[words.Word]
+) -> None:
+    assert first_names(table(page("work.md"), *heading)) == [str(word) for word in enum]
 
 
 @pytest.mark.parametrize(
@@ -335,6 +405,11 @@ def literals(node: ast.expr, function: ast.FunctionDef | ast.AsyncFunctionDef) -
         return ["signal", "kill"]
     if ast.unparse(node) == "EV":
         return ["server-exit"]
+    if ast.unparse(node) == "str(action)":
+        return guarded(node, function)
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "str" and len(node.args) == 1:
+        known = re.fullmatch(r"IntentAction\.([A-Z]+)", ast.unparse(node.args[0]))
+        return None if known is None else [str(words.IntentAction[known[1]])]
     if isinstance(node, ast.Name):
         for statement in ast.walk(function):
             if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == node.id:
@@ -342,8 +417,18 @@ def literals(node: ast.expr, function: ast.FunctionDef | ast.AsyncFunctionDef) -
     return None
 
 
+def guarded(node: ast.expr, function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str] | None:
+    """Return the actions of the heartbeat's table under which a statement with this expression is reached."""
+    found = []
+    for test in (part for part in ast.walk(function) if isinstance(part, ast.If)):
+        known = re.fullmatch(r"action is HeartbeatAction\.([A-Z_]+)", ast.unparse(test.test))
+        if known and any(part is node for statement in test.body for part in ast.walk(statement)):
+            found.append(str(HeartbeatAction[known[1]]))
+    return found or None
+
+
 def keys_of(node: ast.expr, path: Path) -> set[str]:
-    """Return the keys of a mapping: one that is written out, or that a method returns, of the file at `path`
+    """Return the keys of a mapping: one that is written out, or that a function returns, of the file `path`
     or of the part of the supervisor it is called on, which has a file of its name.
     """
     if isinstance(node, ast.Dict):
@@ -353,17 +438,18 @@ def keys_of(node: ast.expr, path: Path) -> set[str]:
         return found
     if isinstance(node, ast.IfExp):
         return keys_of(node.body, path) | keys_of(node.orelse, path)
-    assert isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute), (
+    assert isinstance(node, ast.Call) and isinstance(node.func, (ast.Attribute, ast.Name)), (
         f"spell out {ast.unparse(node)}"
     )
-    part = ast.unparse(node.func.value).rpartition(".")[2]
-    path = path if part == "self" else path.with_name(f"{part}.py")
+    called, _, name = ast.unparse(node.func).rpartition(".")
+    part = called.rpartition(".")[2]
+    path = path if part in ("", "self") else path.with_name(f"{part}.py")
     for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(function, ast.FunctionDef) and function.name == node.func.attr:
+        if isinstance(function, ast.FunctionDef) and function.name == name:
             (returned,) = (part for part in ast.walk(function) if isinstance(part, ast.Return))
             assert returned.value is not None
             return keys_of(returned.value, path)
-    raise AssertionError(f"nothing is called {node.func.attr} in {path.name}")
+    raise AssertionError(f"nothing is called {name} in {path.name}")
 
 
 def logged(log: str) -> dict[str, set[str]]:
@@ -371,6 +457,8 @@ def logged(log: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for function, node, path in calls():
         target, where = ast.unparse(node.func), f"{path.name}:{node.lineno}"
+        if path.name == ASSIGNMENTS:
+            continue  # what it writes is told by `work`
         if log == "lifecycle" and target.endswith(".record") and len(node.args) > 2:
             texts = keys_of(node.args[2], path)
         elif target.endswith({"lifecycle": ".log.write", "exits": ".exits.write"}[log]):
@@ -386,8 +474,50 @@ def logged(log: str) -> dict[str, set[str]]:
         assert events is not None, f"{where}: {ast.unparse(node.args[1])}"
         for event in events:
             found.setdefault(event, set()).update(texts)
+    if log == "lifecycle":
+        found["work"] = work()[1]
     always = {"identity", "generation"}
     return {event: keys - always for event, keys in found.items()}
+
+
+ASSIGNMENTS = "assignment_records.py"
+"""The one place that writes what becomes of assignments (`ev=work`)."""
+
+
+@cache
+def work() -> tuple[set[str], set[str]]:
+    """Return the actions of `ev=work`, and the keys: those of every line, and what decisions say further."""
+    own = set(inspect.signature(assignment_records.AssignmentRecords.decide).parameters)
+    actions_: set[str] = set()
+    keys: set[str] = {"task"}  # of a decision that tells an agent
+    handed = {"_take_back": (2, "action"), "_give_up": (2, "action")}  # which argument is the action
+    for function, node, path in calls():
+        target, where = ast.unparse(node.func), f"{path.name}:{node.lineno}"
+        name = target.rpartition(".")[2]
+        if name == "decide" and "records" in target:
+            action = node.args[1]
+            keys |= {keyword.arg for keyword in node.keywords if keyword.arg} - own
+        elif name in handed:
+            action = node.args[handed[name][0]]
+            keys |= {keyword.arg for keyword in node.keywords if keyword.arg}
+        elif name == "_fields" and path.name == ASSIGNMENTS:
+            action = node.args[1]
+        else:
+            continue
+        texts = literals(action, function)
+        if ast.unparse(action) == "str(state)":  # how it is over
+            texts = [str(words.AssignmentState.DONE), str(words.AssignmentState.FAILED)]
+        if texts is None:
+            assert ast.unparse(action) == "action", f"{where}: {ast.unparse(action)}"
+        actions_ |= set(texts or ())
+    source = ast.parse((ROOT / "circus_failover" / ASSIGNMENTS).read_text(encoding="utf-8"))
+    (fields_,) = (
+        part for part in ast.walk(source) if isinstance(part, ast.FunctionDef) and part.name == "_fields"
+    )
+    (returned,) = (part.value for part in ast.walk(fields_) if isinstance(part, ast.Return))
+    assert isinstance(returned, ast.Dict)
+    keys |= {str(ast.literal_eval(key)) for key in returned.keys if key is not None}
+    return actions_, keys
 
 
 def purged() -> list[str]:
@@ -427,6 +557,8 @@ def actions() -> set[tuple[str, str]]:
             add(["supervise"], node.args[1], function, where)
         elif target == "self._say" and path.name == "crash_loops.py":
             add(["supervise", "crash-loop"], node.args[1], function, where)
+    found |= {("work", action) for action in work()[0]}
+    found |= {("notify", action) for action in get_args(plugin_report.Told.model_fields["action"].annotation)}
     return found
 
 
@@ -509,6 +641,7 @@ def keys_of_view() -> set[str]:
 
 
 def test_the_files_of_the_state_directory_are_documented() -> None:
+    from circus_failover import notify_book
     from circus_failover.canary import process
     from circus_failover.state_dir import FOLDERS, StateDir
 
@@ -516,6 +649,7 @@ def test_the_files_of_the_state_directory_are_documented() -> None:
     documented = first_names(table(page("records.md"), "file", "what it is"))
     named = {str(path) for name in documented for path in (Path(name), *Path(name).parents)}
     assert set(FOLDERS) <= named
+    assert {notify_book.FOLDER, f"{notify_book.FOLDER}/{notify_book.BOOK}"} <= named
     canary = {watched.LOCK, watched.SOCKET, watched.TREES, watched.SEEN, watched.DRILL_LOG, process.CRASH_LOG}
     assert canary <= set(documented)
     paths = [
@@ -611,7 +745,7 @@ def test_the_intents_are_documented_with_what_they_cover() -> None:
     rows = table(page("canary.md"), "what closes it", "said", "covers")
     assert [word for row in rows for word in names(row[2])] == [watched.ANY, watched.ORDERLY]
     assert (server_exit.ANY, server_exit.ORDERLY) == (watched.ANY, watched.ORDERLY)
-    ending = {"stop", "park", "restart", "fresh", "rm"}
+    ending = {"stop", "park", "restart", "fresh", "rm", "stuck"}
     assert set(names(rows[0][0])) == ending
     assert {str(word) for word in words.IntentAction if word is not words.IntentAction.CLEAR} == ending
 
@@ -781,6 +915,7 @@ TOLD_IN = {
     "bringup": "contributing.md",
     "server_exit": "canary.md",
     **dict.fromkeys(("health", "usage_limits", "reset_times"), "clients.md"),
+    **dict.fromkeys(("standing", "dispatch", "recovery", "heartbeat", "telling", "pool"), "work.md"),
 }
 """Which page has a policy's table, where that is not lifecycle.md."""
 
@@ -833,6 +968,70 @@ def test_what_is_said_of_tasks_is_what_the_code_does() -> None:
     *pauses, longest = (f"{secs:.0f} s" for secs in deliveries.RETRY_SECS if secs)
     assert f"after {', '.join(pauses)}, then every {longest}" in text
     assert supervisor.TASK_MEMORY_SECS == 7 * 86400 and "is forgotten after a week" in text
+
+
+def test_the_figures_about_work_are_those_of_the_code() -> None:
+    from circus_failover import (
+        assignment_text,
+        counted_events,
+        dispatching,
+        notifying,
+        patience,
+        recovering,
+        sender,
+        supervisor,
+    )
+    from circus_failover.agents import claude
+    from circus_failover.policy import pool, standing
+    from circus_failover.verbs import heartbeat_verbs, tell_verb, work_verbs
+
+    text = " ".join(page("work.md").split())
+    days = supervisor.ASSIGNMENT_MEMORY_SECS / 86400
+    assert f"forgotten after {days:.0f} days" in text and supervisor.TICK_SECS == 1.0
+    assert work_verbs.OVER_SHOWN_SECS == supervisor.ASSIGNMENT_MEMORY_SECS
+    assert f"the last {days:.0f} days" in page("verbs.md")
+    assert f"at most so many ({work_verbs.LIMIT})" in page("verbs.md")
+    assert f"one line of at most {assignment_text.NOTE_LENGTH} characters" in text
+    assert (
+        f"for {standing.AGAIN_SECS:.0f} s. An agent that was launched less than {standing.SETTLE_SECS:.0f} s"
+        in text
+    )
+    assert dispatching.STARTS_AT_ONCE == 10 and "at most ten at a time" in text
+    assert f"more than {recovering.COARSE_SECS:.0f} s after it" in text
+    assert pool.STARTING_AT_ONCE == 5 and "at most five at a time" in text
+    assert f"takes longer than {pool.RETURN_SECS:.0f} s another stands in" in text
+    assert f"is tried again after {pool.AGAIN_SECS:.0f} s" in text
+    assert f"typed within {heartbeat_verbs.NUDGE_SECS:.0f} s is not typed" in text
+    assert patience.LOOKS == 2 and "shorter than two intervals of the plugin" in text
+    assert plugins.Heartbeat.default_interval == patience.INTERVAL_SECS
+    wait = claude.ClaudeRuntime().longest_wait(None, {})
+    assert wait is not None and f"`BASH_MAX_TIMEOUT_MS`, {wait.secs:.0f} s" in text
+    assert (
+        f"seconds ({ctl.TOLD_TIMEOUT_SECS}; nothing is typed in the last {tell_verb.AHEAD_SECS:.0f} of them)"
+        in text
+    )
+    assert f"for at most {sender.SEND_SECS:.0f} s" in text
+    assert f"in the last {notifying.LOOK_BACK_SECS:.0f} s" in text
+    assert f"Counted {counted_events.SETTLE_SECS:.0f} s later" in text
+    assert f"the first bucket ({counted_events.LATENESS_SECS[0]:g} s)" in text
+
+
+def test_every_metric_is_documented_with_its_labels(tmp_path: Path) -> None:
+    from circus_failover.counted_events import CountedEvents
+    from circus_failover.metrics import Circusd, FleetCollector
+    from circus_failover.state_dir import StateDir
+
+    Store(StateDir(tmp_path).store).close()
+    collector = FleetCollector(lambda: StateDir(tmp_path), lambda: Circusd(True, 0.0))
+    collector.count_from(CountedEvents())
+    written = {
+        family.name + ("_total" if family.type == "counter" else ""): list(getattr(family, "_labelnames", ()))
+        for family in collector.collect()
+    }
+    rows = table(page("work.md"), "metric", "labels", "what it is")
+    assert {names(row[0])[0]: names(row[1]) for row in rows} == written
+    told = set(re.findall(r"failover_[a-z_]+", page("work.md").partition("\n## Metrics\n")[2]))
+    assert told == set(written)
 
 
 def test_every_plugin_is_documented_with_its_tick() -> None:

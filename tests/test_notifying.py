@@ -16,13 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from circus.exc import ArgumentError
 
-from circus_failover import notice_text, notify_book, process_table, sender
-from circus_failover.notify_book import BookHeld
+from circus_failover import doctor_notify, notice_text, notify_book, process_table, sender
+from circus_failover.failure import Failed
+from circus_failover.fleet_file import ENROL
+from circus_failover.notify_book import BookHeld, Entry
 from circus_failover.notify_settings import Target, packed, unpacked
 from circus_failover.notifying import Notifier, send_now
-from circus_failover.policy.telling import Item, Rules
+from circus_failover.policy.telling import Item, Progress, Rules
 from circus_failover.store import Store
+from circus_failover.verbs.notify_verb import Notify
 
 SECRET = "tok3n-S3CRET-abcdefghij"
 HOSTILE = "\x1b[31m<b>@everyone</b>\n\r\t\x00\u202e\u2028" + "x" * 1_000_000
@@ -268,8 +272,10 @@ def test_a_store_that_was_lost_and_begins_anew_is_told_of(ground: Ground) -> Non
 
 def test_a_book_that_makes_no_sense_costs_a_word_and_not_the_telling(ground: Ground) -> None:
     (ground.folder / notify_book.FOLDER / notify_book.BOOK).write_text('{"targets": {"log": {}}}')
+    left = ground.folder / notify_book.FOLDER / "1-1-1.done"
+    left.write_text("{}")
     ground.restarted(ground.logging())
-    assert "makes no sense" in ground.troubles[0]
+    assert "makes no sense" in ground.troubles[0] and not left.exists()
     ground.notice()
     ground.await_actions("sent")
 
@@ -450,3 +456,100 @@ def test_a_target_passes_through_a_pipe_whole() -> None:
     target = Target("a", url="x://y", rules=Rules(only=frozenset({"held"}), agents=("b*",), burst=2))
     assert unpacked(json.loads(json.dumps(packed(target)))) == target
     assert "x://y" not in repr(target)
+
+
+# -- failoverctl and doctor ---------------------------------------------------------------------------
+
+
+def verb(folder: Path, notify: str, *arguments: str, as_json: bool = False) -> int:
+    """Run `failoverctl notify` for a fleet with these targets."""
+    (folder / "failover.yaml").write_text(f"state_dir: state\nnotify: {notify}\n")
+    agent = f"[watcher:a]\ncmd = failover-session\nhooks.before_start = {ENROL}\nfailover.command = run\n"
+    ini = folder / "circus.ini"
+    ini.write_text(f"[env]\nFAILOVER_CONFIG = failover.yaml\n{agent}")
+    opts = {"json": as_json, "prettify": False}
+    return int(Notify().run(opts, *arguments, ini=str(ini)))
+
+
+def test_a_test_tells_every_target_in_spite_of_its_filter_and_fails_when_one_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = "{name: good, command: [sh, -c, 'cat > told'], only: [held]}"
+    bad = f"{{name: bad, command: ['false', {SECRET}]}}"
+    assert verb(tmp_path, f"[{good}]", "test") == 0
+    told = json.loads((tmp_path / "told").read_text())
+    assert (told["kind"], told["test"], told["count"]) == ("test", True, 1)
+    assert verb(tmp_path, f"[{good}, {bad}]", "test") == 3
+    assert verb(tmp_path, f"[{good}, {bad}]", "test", "good") == 0
+    capsys.readouterr()
+    assert verb(tmp_path, f"[{good}, {bad}]", "test", as_json=True) == 3
+    captured = capsys.readouterr()
+    results = json.loads(captured.out)["results"]
+    assert [(one["target"], one["ok"], one["reason"]) for one in results] == [
+        ("good", True, None),
+        ("bad", False, "it ended with status 1"),
+    ]
+    assert SECRET not in captured.out + captured.err
+
+
+def test_what_cannot_be_tested_is_said(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="there is no target in notify") as failed:
+        verb(tmp_path, "[]", "test")
+    assert failed.value.code == 1
+    with pytest.raises(ArgumentError, match="no target of that name, expected one of good; did you mean"):
+        verb(tmp_path, "[{name: good, command: [x]}]", "test", "goood")
+    with pytest.raises(ArgumentError, match="one of list, test; did you mean 'test'"):
+        verb(tmp_path, "[]", "tst")
+    with pytest.raises(Failed, match="nothing was done, because of") as failed:
+        verb(tmp_path, "[{name: good}]", "list")
+    assert failed.value.code == 1
+
+
+def test_the_list_shows_targets_what_became_of_messages_and_the_newest_notices(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    targets = f"[{{name: log, command: ['false', {SECRET}], only: [held]}}, {{name: new, command: [x]}}]"
+    assert verb(tmp_path, targets) == 0
+    assert "log (command); only held; nothing told yet" in capsys.readouterr().out
+    (tmp_path / "state").mkdir()
+    ground = Ground(tmp_path / "state")
+    ground.notifier.follow([Target("log", command=("false",))], tmp_path)
+    ground.notice()
+    ground.tell(lambda: len(ground.actions()) == 2)
+    ground.notifier.close()
+    ground.store.close()
+    assert verb(tmp_path, targets, "list", as_json=True) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [one["kind"] for one in shown["notices"]] == ["held"]
+    log = shown["targets"][0]
+    assert (log["failures"], log["waiting"], log["last"]["ok"]) == (2, 1, False)
+    assert verb(tmp_path, targets, "list") == 0
+    out = capsys.readouterr().out
+    assert "held: not taken (it ended with status 1); failed 2 times in a row, tried again at" in out
+    assert "  held             it is held" in out and SECRET not in out
+
+
+def test_doctor_says_when_nobody_is_told_or_a_target_fails(ground: Ground) -> None:
+    log = Target("log", command=("x",))
+
+    def said(
+        *targets: Target, there: bool = True, wrong: dict[str, str] | None = None, failures: int = 0
+    ) -> str:
+        progress = Progress(0, failures=failures)
+        entries = {"log": Entry(progress, last={"at": 90.0, "why": "it ended with status 1"})}
+        return "; ".join(
+            f"{check.level} {check.finding}"
+            for check in doctor_notify.judged(targets, there, entries, wrong or {}, 100.0)
+        )
+
+    assert said(there=False) == ""
+    assert said() == "warn the plugin is there, and notify has no target: nobody is told"
+    assert said(log, there=False).startswith("warn not in circus.ini: nobody is told, though notify has 1")
+    assert said(log) == "ok 1 targets: log (command)"
+    assert said(log, wrong={"log": "no"}) == "fail log (command): no"
+    assert said(log, failures=3) == (
+        "warn log (command): 3 attempts in a row failed, the last 10 s ago: it ended with status 1"
+    )
+    good, bad = Target("good", url="json://localhost/x"), Target("bad", url=f"nothing://{SECRET}")
+    wrong = doctor_notify.not_understood([good, bad, Target("env", url_env="X"), log])
+    assert wrong == {"bad": "Apprise does not understand the address"}

@@ -183,6 +183,7 @@ def test_the_metadata_is_what_pip_shall_show(installed: Installed) -> None:
     needs = [need for need in metadata.get_all("Requires-Dist") or [] if "extra ==" not in need]
     assert {re.split("[<>=!~]", need)[0].lower() for need in needs} == {
         "circus", "pyzmq", "tornado", "psutil", "pydantic", "pyyaml", "rich", "tomli",
+        "apprise", "prometheus-client",
     }  # fmt: skip
 
 

@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from circus_failover.notify_settings import exposed, plain, unreadable
+from circus_failover.policy.telling import Rules
 from circus_failover.settings import (
     Account,
     Problem,
@@ -401,3 +403,102 @@ def test_a_folder_in_the_place_of_a_file_costs_no_descriptor(tmp_path: Path) -> 
         return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
     assert tried() == tried()
+
+
+# -- notify -------------------------------------------------------------------------------------------
+
+SECRET = "t0k3n-S3CRET"
+
+
+def test_targets_are_read_with_their_rules(tmp_path: Path) -> None:
+    text = f"""
+state_dir: s
+notify:
+  - url: slack://{SECRET}/b/c
+  - {{name: pager, url_file: pager.url, only: [held, given-up], agents: [coder-*], burst: 2}}
+  - {{command: [/opt/tell, --now], except: [waiting], min_interval_secs: 5, digest_secs: 60, burst_secs: 90}}
+  - {{command: [/opt/tell]}}
+  - {{url_env: TELL_URL}}
+"""
+    targets = load(write(tmp_path, text)).notify
+    assert [target.name for target in targets] == ["slack", "pager", "tell", "tell-4", "url"]
+    assert [target.scheme for target in targets] == ["slack", "url", "command", "command", "url"]
+    assert targets[0].rules == Rules() and targets[0].url == f"slack://{SECRET}/b/c"
+    assert targets[1].url_file == tmp_path / "pager.url"
+    assert targets[1].rules == Rules(only=frozenset({"held", "given-up"}), agents=("coder-*",), burst=2)
+    assert targets[2].rules == Rules(
+        excepted=frozenset({"waiting"}), min_interval_secs=5, digest_secs=60, burst_secs=90
+    )
+    assert targets[2].command == ("/opt/tell", "--now")
+    assert SECRET not in repr(targets) and SECRET not in str(plain(targets[0]))
+    assert load(write(tmp_path, "state_dir: s\nnotify:\n")).notify == ()
+
+
+@pytest.mark.parametrize(
+    ("entry", "key", "expected"),
+    [
+        (f'"slack://{SECRET}"', "", "a mapping with some of the keys name, url"),
+        (f'{{urll: "slack://{SECRET}"}}', ".urll", "did you mean 'url'?"),
+        (f'{{"slack://{SECRET}": 1}}', ".(a key)", "a known key"),
+        (f'{{url: ["slack://{SECRET}"]}}', ".url", "an Apprise URL on one line"),
+        (f'{{url: "{SECRET}"}}', ".url", "an Apprise URL on one line"),
+        (f'{{url: "slack://{SECRET}\\nx"}}', ".url", "an Apprise URL on one line"),
+        (f'{{url_env: "slack://{SECRET}"}}', ".url_env", "the name of a variable"),
+        (f'{{url_file: "slack://{SECRET}"}}', ".url_file", "the path of a file"),
+        (f'{{command: "tell {SECRET}"}}', ".command", "a list of texts, the program first"),
+        (f'{{command: ["", "{SECRET}"]}}', ".command", "a list of texts, the program first"),
+        (f'{{url: "slack://{SECRET}", command: [x]}}', "", "exactly one of url, url_env, url_file, command"),
+        ("{name: x}", "", "exactly one of url, url_env, url_file, command"),
+        ("{command: [x], name: 'a b'}", ".name", "1 to 63 letters"),
+        ("{command: [x], only: [hold]}", ".only[0]", "did you mean 'held'?"),
+        ("{command: [x], only: [test]}", ".only[0]", "a kind of notice: held, given-up"),
+        ("{command: [x], only: held}", ".only", "a list of kinds"),
+        ("{command: [x], only: []}", ".only", "at least one kind"),
+        ("{command: [x], only: [held], except: [stuck]}", ".except", "only or except, not both"),
+        ("{command: [x], agents: coder}", ".agents", "a list of names of agents"),
+        ("{command: [x], burst: 0}", ".burst", "a whole number from 1 to 100"),
+        ("{command: [x], digest_secs: .nan}", ".digest_secs", "seconds from 1 to 86400"),
+        ("{command: [x], min_interval_secs: true}", ".min_interval_secs", "seconds from 0 to 86400"),
+    ],
+)
+def test_a_mistake_in_a_target_is_one_problem_that_shows_no_address(
+    tmp_path: Path, entry: str, key: str, expected: str
+) -> None:
+    (problem,) = problems(tmp_path, f"state_dir: s\nnotify:\n  - {entry}\n")
+    assert problem.key == f"notify[0]{key}" and expected in str(problem)
+    assert SECRET not in str(problem)
+
+
+def test_targets_have_names_of_their_own(tmp_path: Path) -> None:
+    (problem,) = problems(
+        tmp_path, "state_dir: s\nnotify: [{name: a, command: [x]}, {name: a, command: [y]}]\n"
+    )
+    assert (problem.key, problem.value) == ("notify[1].name", "a")
+
+
+@pytest.mark.parametrize("key", ["notify", "notifyy"])
+def test_an_address_in_the_place_of_a_list_or_under_a_wrong_key_is_not_shown(
+    tmp_path: Path, key: str
+) -> None:
+    for value in (f"slack://{SECRET}", f"{{url: 'slack://{SECRET}'}}", f"[{{url: 'slack://{SECRET}'}}]"):
+        if (key, value[0]) == ("notify", "["):
+            continue
+        (problem,) = problems(tmp_path, f"state_dir: s\n{key}: {value}\n")
+        assert problem.key == key and SECRET not in str(problem)
+
+
+def test_addresses_that_others_can_read_are_told(tmp_path: Path) -> None:
+    path = write(tmp_path, f"state_dir: s\nnotify: [{{url: 'slack://{SECRET}'}}, {{url_file: u}}]\n")
+    path.chmod(0o644)
+    targets = load(path).notify
+    (note,) = exposed(path, targets)
+    assert "has mode 0644" in note and "(slack)" in note and "chmod 600" in note and SECRET not in note
+    path.chmod(0o600)
+    assert list(exposed(path, targets)) == []
+    (missing,) = unreadable(path, targets)
+    assert "No such file" in str(missing)
+    (tmp_path / "u").write_text("x://y")
+    (tmp_path / "u").chmod(0o640)
+    assert "mode 0640" in str(next(unreadable(path, targets)))
+    (tmp_path / "u").chmod(0o600)
+    assert list(unreadable(path, targets)) == []

@@ -22,7 +22,7 @@ from circus_failover.recording import Recording
 from circus_failover.records import AgentRow, LaunchRow
 from circus_failover.state_intake import take_in
 from circus_failover.store import Store
-from circus_failover.words import FaultKind, Phase, Source, State
+from circus_failover.words import FaultKind, NoticeKind, Phase, Source, State
 from tests.live.fleet import parse_logfmt
 
 PROCESS = ProcessId(4711, 998877)
@@ -257,3 +257,56 @@ def test_a_conversation_that_was_never_ready_is_recorded_and_not_resumed(held: H
     held.bob.row = replace(BOB, ready_at=None, ready_conversation="c-0")
     held.take(look(IDLE, conversation="c-2"))
     assert (held.stored().conversation, held.stored().ready_conversation) == ("c-2", "c-0")
+
+
+# -- notices ------------------------------------------------------------------------------------------
+
+
+def noticed(held: Held) -> list[tuple[str, str, str]]:
+    """Return what somebody may want to be told of: kind, key and text."""
+    assert held.store is not None
+    return [(row.kind, row.key, row.text) for row in held.store.notices(0)]
+
+
+def test_an_agent_that_waits_for_a_person_is_a_notice_with_its_question(held: Held) -> None:
+    held.see(WORKING, WAITING, WAITING, replace(WAITING, what="dialog: trust"), IDLE)
+    assert noticed(held) == [
+        ("waiting", "bob", "bob waits for a person: permission: Bash"),
+        ("waiting", "bob", "bob waits for a person: dialog: trust"),
+    ]
+
+
+def test_a_limit_is_a_notice_about_the_account_and_said_once(held: Held) -> None:
+    held.bob.row = replace(held.bob.row, account="main")
+    held.see(WORKING, LIMITED, replace(LIMITED, fault=replace(FAULT, resets_at=1764000042.0)), IDLE)
+    held.see(replace(IDLE, fault=Fault(FaultKind.OVERLOAD, "529")))
+    ((kind, key, text),) = noticed(held)
+    assert (kind, key) == ("limited", "account main")
+    resets = "which resets at 2025-11-24T16:00:00.000Z"
+    assert text == f"account main has reached its usage limit (5-hour), {resets}; seen at bob"
+
+
+def test_the_last_account_of_a_runtime_that_is_limited_is_a_notice_of_its_own(held: Held) -> None:
+    accounts = [SimpleNamespace(name=name, runtime="claude") for name in ("one", "two")]
+    of_all = SimpleNamespace(accounts=[*accounts, SimpleNamespace(name="three", runtime="codex")])
+    held.bob.settings = SimpleNamespace(account=accounts[0], settings=of_all)  # type: ignore[assignment]
+    soon = replace(LIMITED, fault=replace(FAULT, resets_at=time.time() + 1000))
+    held.see(soon)
+    assert [kind for kind, _, _ in noticed(held)] == ["limited"]
+    eve = Agent(held.bob.watcher, "eve", replace(BOB, identity="eve"))
+    eve.settings = SimpleNamespace(account=accounts[1], settings=of_all)  # type: ignore[assignment]
+    eve.seen = held.bob.seen
+    held.roster.agents["eve"] = eve
+    held.see(IDLE, soon)
+    text = "every account of the runtime claude has reached a limit: one, two"
+    assert noticed(held)[-1] == ("all-limited", "runtime claude", text)
+
+
+def test_a_notice_is_clean_and_bounded_and_old_ones_are_forgotten(held: Held) -> None:
+    assert held.store is not None
+    with held.store.decision(durable=False):
+        held.store.add_notice(time.time() - 8 * 86400, "held", "old", "old", "long ago", {})
+    held.notices.say(NoticeKind.HELD, "\x1b[1mheld\n" + "x" * 1_000_000, identity="bob", evil="y" * 99999)
+    (row,) = held.store.notices(0)
+    assert row.id == 2 and row.text.startswith("[1mheld xxx") and len(row.text) == 600
+    assert len(row.detail["evil"]) == 300

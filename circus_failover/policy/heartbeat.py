@@ -255,6 +255,8 @@ def _signs(thresholds: Thresholds, evidence: Evidence, told: Told, now: float) -
     work, launched, ready = evidence.work, evidence.launched_at, evidence.ready_at
     if work is None or launched is None or ready is None or not evidence.proven:
         return None
+    # One that lies ahead was noted before the clock was set back.
+    launched = min(launched, now)
 
     def seen(*times: float | None) -> float:
         return max(min(at, now) for at in times if at is not None and at >= launched)

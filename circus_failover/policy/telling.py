@@ -4,7 +4,7 @@ A target is told of what its filter lets through, in order. What counts is looke
 
 | what waits for a target | what is done |
 |---|---|
-| the same kind and key as was told of within 600 s | counted; the next of it says "n times" |
+| the same kind and key as was told of within 600 s | counted; once these are over it is told, as "n times" |
 | longer than 24 h | dropped, and said to be |
 | the last attempt failed | again after 1 s, then after twice as long each time, at most 600 s |
 | less than `min_interval_secs` since the last message | waits; more than one by then are told in one digest |
@@ -24,8 +24,6 @@ from typing import Any
 
 SAME_SECS = 600.0
 """Of the same kind and key a target is told once in so many seconds."""
-REMEMBERED_SECS = 86400.0
-"""How long it is remembered how often something happened that was not told of."""
 GIVEN_UP_SECS = 86400.0
 """How long a notice is tried to be told."""
 FIRST_RETRY_SECS = 1.0
@@ -86,6 +84,8 @@ class Known:
     """When it last was, in epoch seconds."""
     more: int = 0
     """How often it has happened since."""
+    last: Item | None = None
+    """The newest of these."""
 
 
 @dataclass(frozen=True)
@@ -156,22 +156,26 @@ def take_in(rules: Rules, progress: Progress, items: Iterable[Item], now: float)
         if place is not None:
             waiting[place] = replace(item, since=waiting[place].since, count=waiting[place].count + 1)
         elif before is not None and abs(item.at - before.at) < SAME_SECS:
-            known[item.thing] = replace(before, more=before.more + 1)
+            known[item.thing] = Known(before.at, before.more + 1, item)
         else:
             count = 1 + (before.more if before is not None else 0)
             waiting.append(replace(item, since=now, count=count))
             known[item.thing] = Known(item.at)
+    # Somebody who waits for an answer again has to be told, also when nothing more happens.
+    there = {item.thing for item in waiting}
+    for thing, one in known.items():
+        if one.last is None or abs(now - one.at) < SAME_SECS or thing in there:
+            continue
+        if len(waiting) < MOST_WAITING:
+            waiting.append(replace(one.last, since=now, count=one.more))
+            known[thing] = Known(now)
     return replace(progress, waiting=tuple(waiting), known=_remembered(known, now), cursor=cursor)
 
 
 def _remembered(known: Mapping[str, Known], now: float) -> dict[str, Known]:
     """Leave out what says nothing any more."""
-    kept = {
-        thing: one
-        for thing, one in known.items()
-        if now - one.at < (REMEMBERED_SECS if one.more else SAME_SECS) and one.at - now < SAME_SECS
-    }
-    newest = sorted(kept, key=lambda thing: kept[thing].at)[-MOST_KNOWN:]
+    kept = {thing: one for thing, one in known.items() if one.more or abs(now - one.at) < SAME_SECS}
+    newest = sorted(kept, key=lambda thing: (kept[thing].more > 0, kept[thing].at))[-MOST_KNOWN:]
     return {thing: kept[thing] for thing in newest}
 
 
@@ -223,8 +227,7 @@ def delivered(progress: Progress, now: float) -> Progress:
     """Return the progress once the message that was under way has been taken."""
     known = dict(progress.known)
     for item in progress.under_way:
-        there = known.get(item.thing)
-        known[item.thing] = Known(now, there.more if there is not None else 0)
+        known[item.thing] = replace(known.get(item.thing, Known(now)), at=now)
     sent = (*progress.sent, now)[-100:]
     return replace(progress, under_way=(), sent=sent, known=known, failures=0, not_before=0.0)
 

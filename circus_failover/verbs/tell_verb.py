@@ -84,7 +84,9 @@ class Tell(Verdicts, Command):  # type: ignore[misc]
             raise MessageError(f"{error}; nothing was typed") from error
         secs: Any = props.get("secs", PLAIN_WAIT_SECS)
         if type(secs) not in (int, float) or not 0 < secs <= LONGEST_SECS:
-            raise MessageError(f"secs: found {describe(secs)}, expected seconds up to {LONGEST_SECS:g}")
+            raise MessageError(f"--timeout: found {describe(secs)}, expected seconds up to {LONGEST_SECS:g}")
+        if "secs" in props and secs <= AHEAD_SECS:
+            raise MessageError(f"--timeout {secs:g}: expected more than {AHEAD_SECS:g} seconds")
         by = who(props)
         props["waiting"] = True
 

@@ -55,9 +55,12 @@ def test_whoever_dies_with_work_each_item_is_done_exactly_once(fleet: Fleet) -> 
     names = ["p-0", "p-1", "p-2"]
     for name in names:
         fleet.resumable(name, failover__pool="crew", failover__restart="on-work")
+    fleet.resumable("doomed", failover__work_retries="0")
     fleet.guard()
     fleet.start()
-    fleet.await_up(*names)
+    fleet.await_up(*names, "doomed")
+    poison = fleet.call("assign", id="poison", task="/kill KILL", name="doomed")
+    assert poison["status"] == "ok"
 
     assert give(fleet, "long", 0.6, pool="crew")["status"] == "ok"
     row = await_state(fleet, "long", "delivered", "working")
@@ -84,6 +87,10 @@ def test_whoever_dies_with_work_each_item_is_done_exactly_once(fleet: Fleet) -> 
     crashed = fleet.launches(row.owner)[-1]
     assert (crashed.assignment, crashed.planned, crashed.end_cause) == ("long", False, "signaled")
 
+    # One that kills its agent at the moment of Enter is a death with work like any other.
+    assert await_state(fleet, "poison", "orphaned").last_owner == "doomed"
+    assert fleet.launches("doomed")[-1].assignment == "poison"
+
     # Without work nobody is told to go on, and nobody is alarmed.
     idle = next(name for name in names if name != row.owner)
     os.kill(fleet.view(idle)["pid"], signal.SIGKILL)
@@ -91,5 +98,15 @@ def test_whoever_dies_with_work_each_item_is_done_exactly_once(fleet: Fleet) -> 
     fleet.await_ticks()
     assert len(work_lines(fleet, "recovered")) == 1 and fleet.view(idle)["phase"] == "down"
     with fleet.store() as store:
-        assert [notice.kind for notice in store.notices(0)] == []
+        assert [(notice.kind, notice.key) for notice in store.notices(0)] == [("orphaned", "poison")]
         assert store.tasks() == [] and store.assigned() == {}
+
+    # A member that is parked is woken when the others have their hands full.
+    assert fleet.call("park", name=idle, waiting=True)["status"] == "ok"
+    for number in range(3):
+        assert give(fleet, f"late-{number}", 0.3, pool="crew")["status"] == "ok"
+    for number in range(3):
+        await_state(fleet, f"late-{number}", "done")
+    fleet.await_up(idle)
+    assert fleet.launches(idle)[0].asked_by == "assignment late-2"
+    assert [answers(fleet, f"/job 0.3 late-{number}") for number in range(3)] == [1, 1, 1]

@@ -80,72 +80,77 @@ def test_the_intent_is_stored_before_anything_is_signalled(fleet: Fleet) -> None
     assert [r["who"] for r in fleet.lifecycle() if r["ev"] == "stop"] == ["ann@desk"]
 
 
-PHASES = ["up", "starting", "down", "refused", "launch failed", "never started"]
+PHASES = {
+    "up": "up",
+    "starting": "starting",
+    "down": "down",
+    "refused": "refused",
+    "launch-failed": "down",
+    "never-started": "down",
+}
+"""An agent of this name is brought into the phase that is shown of it."""
 
 
-@pytest.mark.parametrize("phase", PHASES)
-def test_stop_makes_it_stopped_whatever_its_phase_was_and_start_clears_it(fleet: Fleet, phase: str) -> None:
-    if phase == "starting":
-        fleet.agent("bob", failover__ready_secs="60")
-    elif phase == "launch failed":
-        fleet.agent("bob", failover__command="/nonexistent/agent")
-    elif phase == "never started":
-        fleet.agent("bob", autostart="False")
-    elif phase == "refused":
-        (fleet.folder / "home").mkdir()
-        fleet.agent("bob", failover__account="one")
-        fleet.settings.update(
-            shared={"root": str(fleet.folder / "shared")},
-            accounts=[{"name": "one", "runtime": "command", "home": str(fleet.folder / "home")}],
-        )
-        fleet.settings["shared"]["links"] = ["projects"]
-    else:
-        fleet.agent("bob")
+def in_every_phase(fleet: Fleet) -> dict[str, int]:
+    """Start a fleet with an agent for each of PHASES, in it; return the pids of those that have one."""
+    (fleet.folder / "home").mkdir()
+    fleet.settings.update(
+        # Not strict: who has no account has nothing to be refused for.
+        shared={"root": str(fleet.folder / "shared"), "links": ["projects"], "strict": False},
+        accounts=[{"name": "one", "runtime": "command", "home": str(fleet.folder / "home")}],
+    )
+    fleet.agent("up")
+    fleet.agent("starting", failover__ready_secs="60")
+    fleet.agent("down")
+    fleet.agent("refused", failover__account="one")
+    fleet.agent("launch-failed", failover__command="/nonexistent/agent")
+    fleet.agent("never-started", autostart="False")
     fleet.start()
-    pid = None
-    if phase in ("up", "down"):
-        pid = fleet.await_up("bob")[0]["pid"]
-    if phase == "down":
-        os.kill(pid, signal.SIGKILL)
-    if phase == "starting":
-        pid = wait_for("a pid", lambda: fleet.view("bob")["pid"])
-    shown = {"launch failed": "down", "never started": "down"}.get(phase, phase)
-    fleet.await_phase("bob", shown)
-    if phase == "launch failed":
-        wait_for("a cause", lambda: fleet.view("bob")["cause"] == "launch-failed")
-    if phase not in ("up", "starting"):
-        fleet.await_watcher("bob", "stopped")
+    pids = {view["identity"]: int(view["pid"]) for view in fleet.await_up("up", "down")}
+    os.kill(pids["down"], signal.SIGKILL)
+    pids["starting"] = wait_for("a pid", lambda: fleet.view("starting")["pid"])
+    wait_for("a cause", lambda: fleet.view("launch-failed")["cause"] == "launch-failed")
+    for name, shown in PHASES.items():
+        fleet.await_phase(name, shown)
+        if shown not in ("up", "starting"):
+            fleet.await_watcher(name, "stopped")
+    return pids
 
-    assert fleet.ctl("stop", "bob", "--waiting").code == 0
-    view = fleet.view("bob")
-    assert (view["phase"], view["cause"], view["pid"]) == ("stopped", "operator-stop", None)
-    assert fleet.call("status", name="bob")["status"] == "stopped"
-    assert pid is None or not alive(pid)
-    generation = view["generation"]
+
+def test_stop_makes_it_stopped_whatever_its_phase_was_and_start_clears_it(fleet: Fleet) -> None:
+    pids = in_every_phase(fleet)
+    for name in PHASES:
+        assert fleet.ctl("stop", name, "--waiting").code == 0, name
+        view = fleet.view(name)
+        assert (view["phase"], view["cause"], view["pid"]) == ("stopped", "operator-stop", None), name
+        assert fleet.call("status", name=name)["status"] == "stopped", name
+        assert name not in pids or not alive(pids[name]), name
+    was = {name: (fleet.view(name)["phase"], fleet.view(name)["generation"]) for name in PHASES}
 
     fleet.end()
     fleet.start()
-    assert fleet.view("bob")["phase"] == "stopped"
-    fleet.call("reload", name="bob", waiting=True)
+    assert {fleet.view(name)["phase"] for name in PHASES} == {"stopped"}
+    for name in PHASES:
+        fleet.call("reload", name=name, waiting=True)
     assert fleet.circusd is not None
     fleet.circusd.send_signal(signal.SIGHUP)
     wait_for("the signal is taken", lambda: "SIG_HUP" in fleet.log.read_text())
-    again = wait_for("circusd answers", lambda: fleet.view("bob"))
-    assert (again["phase"], again["generation"]) == ("stopped", generation)
+    wait_for("circusd answers", lambda: fleet.view("up"))
+    assert {name: (fleet.view(name)["phase"], fleet.view(name)["generation"]) for name in PHASES} == was
 
-    done = fleet.ctl("--timeout", "20", "start", "bob") if phase != "starting" else None
-    if phase in ("up", "down", "never started"):
-        assert done is not None and done.code == 0, done
-        (now,) = fleet.await_up("bob")
-        assert now["generation"] == generation + 1
-    elif phase == "refused":
-        assert done is not None and done.code == 3 and "projects" in done.err
-        assert fleet.view("bob")["phase"] == "refused"
-    elif phase == "launch failed":
-        assert done is not None and done.code == 3, done
-        assert fleet.view("bob")["phase"] == "down"
+    for name in ("up", "down", "never-started"):
+        done = fleet.ctl("--timeout", "20", "start", name)
+        assert done.code == 0, (name, done)
+        (now,) = fleet.await_up(name)
+        assert now["generation"] == was[name][1] + 1, name
+    for name, said in (("refused", "projects"), ("launch-failed", "")):
+        done = fleet.ctl("--timeout", "20", "start", name)
+        assert done.code == 3 and said in done.err, (name, done)
+        assert fleet.view(name)["phase"] == PHASES[name]
     with fleet.store() as store:
-        assert store.agents()["bob"].stay_stopped is (phase == "starting")
+        agents = store.agents()
+    # Whoever was not started again stays stopped.
+    assert {name for name in PHASES if agents[name].stay_stopped} == {"starting"}
 
 
 def test_a_stop_of_an_agent_whose_keeper_was_just_lost_ends_it(fleet: Fleet) -> None:
@@ -420,26 +425,30 @@ def bystanders(fleet: Fleet) -> Iterator[list[int]]:
         process.wait()
 
 
-@pytest.mark.parametrize("how", ["stop", "restart", "rm", "killed"])
 def test_its_children_and_daemons_end_with_it_and_look_alikes_live_on(
-    fleet: Fleet, bystanders: list[int], how: str
+    fleet: Fleet, bystanders: list[int]
 ) -> None:
     fleet.agent("bob")
     fleet.agent("bob2")
     fleet.start()
-    first, second = fleet.await_up("bob", "bob2")
-    fleet.await_screen("bob", "standin ready")
-    child, daemon = spawned(fleet, "bob", "child"), spawned(fleet, "bob", "daemon")
+    (second,) = fleet.await_up("bob2")
     fleet.await_screen("bob2", "standin ready")
     other = spawned(fleet, "bob2", "daemon")
-    if how == "killed":
-        os.kill(first["pid"], signal.SIGKILL)
-        fleet.await_phase("bob", "down")
-    else:
-        assert fleet.ctl(how, "bob", *(["--waiting"] if how != "restart" else [])).code == 0
-    wait_for("its processes have ended", lambda: not any(alive(pid) for pid in (first["pid"], child, daemon)))
-    assert all(alive(pid) for pid in (second["pid"], other, *bystanders))
-    assert fleet.view("bob2")["phase"] == "up"
+    for how in ("restart", "stop", "killed", "rm"):
+        (first,) = fleet.await_up("bob")
+        fleet.await_screen("bob", "standin ready")
+        child, daemon = spawned(fleet, "bob", "child"), spawned(fleet, "bob", "daemon")
+        if how == "killed":
+            os.kill(first["pid"], signal.SIGKILL)
+            fleet.await_phase("bob", "down")
+        else:
+            assert fleet.ctl(how, "bob", *(["--waiting"] if how != "restart" else [])).code == 0, how
+        of_it = (first["pid"], child, daemon)
+        wait_for(f"its processes have ended: {how}", lambda of_it=of_it: not any(alive(pid) for pid in of_it))
+        assert all(alive(pid) for pid in (second["pid"], other, *bystanders)), how
+        assert fleet.view("bob2")["phase"] == "up", how
+        if how in ("stop", "killed"):
+            assert fleet.ctl("start", "bob").code == 0, how
 
 
 @pytest.fixture

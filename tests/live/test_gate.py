@@ -106,20 +106,37 @@ DIVERGENCES: list[tuple[Callable[[Fleet], None], str, bool]] = [
 
 
 @pytest.mark.parametrize("strict", [True, False], ids=["strict", "own-account-only"])
-@pytest.mark.parametrize(
-    ("diverge", "says", "everybody"), DIVERGENCES, ids=[row[0].__name__ for row in DIVERGENCES]
-)
-def test_a_divergence_refuses_the_launch_and_nothing_is_touched(
-    fleet: Fleet, diverge: Callable[[Fleet], None], says: str, everybody: bool, strict: bool
-) -> None:
-    accounts(fleet, strict=strict)
-    diverge(fleet)
-    fleet.agent("first", failover__account="one")
-    fleet.agent("second", failover__account="two")
-    fleet.agent("homeless")
-    before = snapshot(fleet)
-    fleet.start()
+def test_a_divergence_refuses_the_launch_and_nothing_is_touched(fleet: Fleet, strict: bool) -> None:
+    """One circusd is asked for all of them, one after the other; it comes up with the first."""
+    names = ("first", "second", "homeless")
+    for name, account in zip(names, (*BOTH, ""), strict=True):
+        fleet.agent(name, failover__account=account)
+    for diverge, says, everybody in DIVERGENCES:
+        for made in ("homes", "shared"):
+            shutil.rmtree(fleet.folder / made, ignore_errors=True)
+        accounts(fleet, strict=strict)
+        diverge(fleet)
+        before = snapshot(fleet)
+        if fleet.circusd is None:
+            fleet.start()
+        else:
+            fleet.write()
+            fleet.call_all(*({"command": "start", "name": name, "waiting": True} for name in names))
+        refused_too = strict or everybody
+        _refused(fleet, diverge, says, refused_too)
+        # Not strict, an agent of no account has nothing that could diverge.
+        fleet.await_phase("homeless", "refused" if strict else "up")
+        assert not fleet.socket("second").exists()
+        if refused_too:
+            assert snapshot(fleet) == before, diverge.__name__
+        if strict:
+            assert not any(fleet.socket(name).exists() for name in names), diverge.__name__
+        fleet.call_all(*({"command": "stop", "name": name, "waiting": True} for name in names))
+        assert {fleet.view(name)["phase"] for name in names} == {"stopped"}
 
+
+def _refused(fleet: Fleet, diverge: Callable[[Fleet], None], says: str, refused_too: bool) -> None:
+    """Assert that `second` is refused for what is broken, and `first`, which is in order, as it should be."""
     second = fleet.await_phase("second", "refused")
     assert second["cause"] == "shared-state"
     assert says in second["reason"], second["reason"]
@@ -127,17 +144,10 @@ def test_a_divergence_refuses_the_launch_and_nothing_is_touched(
         assert part in second["reason"]
     assert (second["pid"], second["generation"]) == (None, 0)
     fleet.await_watcher("second", "stopped")
-
-    refused_too = strict or everybody
     first = fleet.await_phase("first", "refused" if refused_too else "up")
     if refused_too:
-        assert says in first["reason"]
-        assert not fleet.socket("first").exists()
-    # Not strict, an agent of no account has nothing that could diverge.
-    fleet.await_phase("homeless", "refused" if strict else "up")
-    assert not fleet.socket("second").exists()
-    if refused_too:
-        assert snapshot(fleet) == before
+        assert says in first["reason"], first["reason"]
+        assert first["pid"] is None
 
 
 def test_every_place_carries_the_same_reason_and_after_the_repair_a_start_launches(fleet: Fleet) -> None:
@@ -261,22 +271,27 @@ def binary(path: Path) -> None:
     path.write_bytes(bytes(range(256)))
 
 
-@pytest.mark.parametrize("put", [directory, fifo, nothing, binary])
-def test_settings_that_cannot_be_read_refuse_the_launch_at_once(
-    fleet: Fleet, put: Callable[[Path], None]
-) -> None:
-    fleet.agent("alpha", autostart="False", hooks__before_start="circus_failover.hooks.enrol,true")
+def test_settings_that_cannot_be_read_refuse_the_launch_at_once(fleet: Fleet) -> None:
+    puts = (directory, fifo, nothing, binary)
+    for put in puts:
+        hook = "circus_failover.hooks.enrol,true"
+        fleet.agent(put.__name__, autostart="False", hooks__before_start=hook)
     fleet.start()
-    fleet.yaml.unlink()
-    put(fleet.yaml)
-    refused = fleet.ctl("start", "alpha")
-    assert refused.code == 3
-    assert str(fleet.yaml) in refused.err
-    view = fleet.view("alpha")
-    assert (view["phase"], view["cause"], view["generation"]) == ("refused", "settings", 0)
-    assert str(fleet.yaml) in view["reason"]
-    fleet.await_watcher("alpha", "stopped")
-    assert not fleet.socket("alpha").exists()
+    for put in puts:
+        name = put.__name__
+        if fleet.yaml.is_dir():
+            fleet.yaml.rmdir()
+        else:
+            fleet.yaml.unlink(missing_ok=True)
+        put(fleet.yaml)
+        refused = fleet.ctl("start", name)
+        assert refused.code == 3, name
+        assert str(fleet.yaml) in refused.err, name
+        view = fleet.view(name)
+        assert (view["phase"], view["cause"], view["generation"]) == ("refused", "settings", 0), name
+        assert str(fleet.yaml) in view["reason"], name
+        fleet.await_watcher(name, "stopped")
+        assert not fleet.socket(name).exists(), name
 
 
 @pytest.mark.parametrize("name", ["run", "failover.db"])

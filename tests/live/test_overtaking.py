@@ -7,7 +7,9 @@ import fcntl
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -70,3 +72,40 @@ def test_a_crash_that_was_overtaken_by_stops_counts_for_the_crash_loop(fleet: Fl
     done = fleet.ctl("start", "bob")
     assert done.code == 3 and "reset bob" in done.err
     assert fleet.view("bob")["phase"] == "held"
+
+
+def test_a_stop_that_comes_while_a_wake_waits_for_its_turn_stands(fleet: Fleet) -> None:
+    fleet.agent("bob", autostart="False")
+    # Circus does one thing at a time, and this takes it a while.
+    fleet.watcher(
+        "deaf",
+        f'{sys.executable} -c "import signal; signal.signal(15, 1); signal.pause()"',
+        graceful_timeout="1",
+    )
+    fleet.start()
+    wait_for("it ignores SIGTERM", lambda: "deaf" in str(fleet.call("status")) and ignores(fleet, "deaf"))
+    asking = subprocess.Popen(
+        [str(BIN / "circusctl"), "stop", "deaf", "--waiting"],
+        env=fleet.environment,
+        stdout=subprocess.DEVNULL,
+    )
+    wait_for("Circus is at it", lambda: fleet.call("status", name="deaf")["status"] == "stopping")
+    fleet.call_all({"command": "wake", "names": ["bob"]}, timeout=0)
+    fleet.call("numwatchers")
+    assert fleet.call("stop", name="bob", waiting=True)["status"] == "ok"
+    assert asking.wait(30) == 0
+
+    def refused() -> bool:
+        return any(line.get("cause") == "stopped-mid-wake" for line in fleet.lifecycle())
+
+    wait_for("the wake is refused", refused)
+    assert fleet.view("bob")["phase"] == "stopped" and not fleet.launches("bob")
+
+
+def ignores(fleet: Fleet, watcher: str) -> bool:
+    """Say whether a watcher's process ignores SIGTERM already."""
+    (pid,) = fleet.call("list", name=watcher)["pids"]
+    (line,) = [
+        one for one in Path(f"/proc/{pid}/status").read_text().splitlines() if one.startswith("SigIgn")
+    ]
+    return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)

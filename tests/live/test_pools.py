@@ -7,7 +7,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from tests.live import front_end
 from tests.live.fleet import STANDIN, Fleet, alive, wait_for
 
 CREATE = (
@@ -20,9 +19,12 @@ CREATE = (
 
 def killed_at(fleet: Fleet, point: str, *arguments: str) -> None:
     """Run failoverctl until it kills itself at a crash point."""
-    environment = {**fleet.environment, "FAILOVER_CRASH_AT": point}
-    code, _, err = front_end.run("failoverctl", arguments, environment, fleet.folder, 60.0)
-    assert code == -signal.SIGKILL, err
+    fleet.environment["FAILOVER_CRASH_AT"] = point
+    try:
+        done = fleet.ctl(*arguments)
+    finally:
+        del fleet.environment["FAILOVER_CRASH_AT"]
+    assert done.code == -signal.SIGKILL, done
 
 
 def views(fleet: Fleet) -> dict[str, dict[str, Any]]:

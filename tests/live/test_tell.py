@@ -29,6 +29,7 @@ def test_what_is_told_arrives_whole_or_is_refused_and_never_typed_into_a_later_l
         refused = fleet.ctl("tell", "bob", hostile)
         assert refused.code == 2 and why in refused.err, refused
     assert fleet.ctl("tell", "bob", "not", "quoted").code == 2
+    assert "more than 4 seconds" in fleet.ctl("tell", "bob", "hurry", "--timeout", "3").err
     # It is busy and shows nothing of what is typed: not in time is never.
     fleet.type("bob", "/work 600 long")
     fleet.await_screen("bob", "working")

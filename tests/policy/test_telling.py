@@ -67,18 +67,33 @@ def test_what_the_filter_leaves_out_is_passed_for_good() -> None:
 # -- the same thing again -----------------------------------------------------------------------------
 
 
-def test_the_same_thing_within_ten_minutes_is_counted_and_told_with_the_next() -> None:
-    rules = Rules()
-    progress, ids = told(rules, taken(item(1, about="a")), NOW)
+def told_twice_more() -> Progress:
+    """Return how far a target is that was told of something, which has happened twice since."""
+    progress, ids = told(Rules(), taken(item(1, about="a")), NOW)
     assert ids == [1]
     for number in (2, 3):
         at = NOW + 100.0 * number
-        progress = telling.take_in(rules, progress, [item(number, about="a", at=at)], at)
-        assert telling.decide(rules, progress, at).message == ()
+        progress = telling.take_in(Rules(), progress, [item(number, about="a", at=at)], at)
+        assert telling.decide(Rules(), progress, at).message == ()
+    return progress
+
+
+def test_the_same_thing_within_ten_minutes_is_counted_and_told_with_the_next() -> None:
     at = NOW + SAME_SECS
-    progress = telling.take_in(rules, progress, [item(4, about="a", at=at)], at)
-    (message,) = telling.decide(rules, progress, at).message
+    progress = telling.take_in(Rules(), told_twice_more(), [item(4, about="a", at=at)], at)
+    (message,) = telling.decide(Rules(), progress, at).message
     assert (message.id, message.count) == (4, 3)
+
+
+def test_what_was_counted_is_told_after_ten_minutes_though_nothing_more_happens() -> None:
+    early = telling.take_in(Rules(), told_twice_more(), [], NOW + SAME_SECS - 1)
+    assert telling.decide(Rules(), early, NOW + SAME_SECS - 1).message == ()
+    progress = telling.take_in(Rules(), early, [], NOW + SAME_SECS)
+    (message,) = telling.decide(Rules(), progress, NOW + SAME_SECS).message
+    assert (message.id, message.count) == (3, 2)
+    progress, _ = told(Rules(), progress, NOW + SAME_SECS)
+    later = telling.take_in(Rules(), progress, [], NOW + 3 * SAME_SECS)
+    assert later.waiting == () and later.known == {}
 
 
 def test_the_same_thing_that_still_waits_is_told_once_with_its_newest_words() -> None:
