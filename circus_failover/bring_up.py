@@ -511,7 +511,7 @@ class BringUps:
         if agent.action is not None or (agent.phase is Phase.STARTING and agent.starting is not None):
             return
         if agent.row.stay_stopped and ticket.asked in (Asked.WAKE, Asked.POLICY):
-            # Somebody stopped it while this start waited for its turn; only an operator's `start` undoes that.
+            # It was stopped while this start waited for its turn; only an operator's `start` undoes that.
             return
         if agent.phase is Phase.UP and not agent.watcher.is_stopped():
             return

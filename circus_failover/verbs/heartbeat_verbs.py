@@ -108,6 +108,7 @@ class Nudge(Command):  # type: ignore[misc]
                 None,
                 who(props),
                 kind=TaskKind.NUDGE,
+                assignment=work.id,
                 expires_at=time.time() + NUDGE_SECS,
                 generation=agent.row.generation,
             )

@@ -44,7 +44,7 @@ def test_refusals_that_nobody_hears_server_deaths_and_findings_are_noticed(fleet
     assert (kind, identity) == ("launch-refused", "bravo") and "bravo is refused (working-dir): " in text
     assert fleet.call("start", name="bravo", waiting=True)["status"] == "error"  # its answer says it
     finding = {"action": "error", "outcome": "x", "evidence": "many died", "notice": "mass-death", "key": "k"}
-    report = {"name": "Test", "pid": 1, "at": time.time(), "secs": 0.0, "interval": 1.0}
+    report: dict[str, Any] = {"name": "Test", "pid": 1, "at": time.time(), "secs": 0.0, "interval": 1.0}
     answer = fleet.call("ticked", **report, findings=[finding, {**finding, "notice": "no-such-kind"}])
     assert answer["config"] == str(fleet.yaml)
     assert noticed(fleet)[1:] == [("mass-death", None, "many died")]
