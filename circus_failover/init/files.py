@@ -29,6 +29,7 @@ PLUGINS = (
     ("reaper", "IdleReaper", "Parks agents that are proven idle for longer than their failover.idle_secs."),
     ("canary", "Canary", "Sees how a tmux server dies, also while circusd is down, and writes it down."),
     ("states", "AgentStates", "Learns what each agent does: idle, working, waiting, limited."),
+    ("heartbeat", "Heartbeat", "Looks whether agents with an assignment get on with it."),
 )
 
 

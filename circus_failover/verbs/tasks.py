@@ -109,12 +109,12 @@ class Tasks(Command):  # type: ignore[misc]
             return "no task was cancelled" if "cancelled" in msg else "no task waits"
         rows = [
             (
-                *(task["id"], task["agent"], task["state"], screen.ago(task["queued_at"])),
+                *(task["id"], task["agent"], task["kind"], task["state"], screen.ago(task["queued_at"])),
                 *(task["attempts"], task["topic"] or "-", task["who"], task["note"] or "", task["begins"]),
             )
             for task in tasks
         ]
-        columns = ("TASK", "AGENT", "STATE", "WAITS", "TRIES", "TOPIC", "BY", "NOTE", "BEGINS")
+        columns = ("TASK", "AGENT", "KIND", "STATE", "WAITS", "TRIES", "TOPIC", "BY", "NOTE", "BEGINS")
         text = screen.table(columns, rows)
         return f"cancelled:\n{text}" if "cancelled" in msg else str(text)
 
@@ -125,6 +125,8 @@ def shown_task(task: Any) -> dict[str, Any]:
         "id": task.id,
         "agent": task.identity,
         "state": task.state,
+        "kind": task.kind,
+        "assignment": task.assignment,
         "queued_at": task.queued_at,
         "attempts": task.attempts,
         "topic": task.topic,
