@@ -959,6 +959,21 @@ def test_the_figures_beside_the_tables_are_those_of_the_policies() -> None:
     assert f"a delay longer than {longest:.0f} s" in page("failures.md")
 
 
+def test_every_key_of_tasks_and_of_work_is_documented() -> None:
+    from circus_failover.assignments import Assignments
+    from circus_failover.records import AssignmentRow, TaskRow
+    from circus_failover.verbs.tasks import shown_task
+
+    text = page("records.md")
+    (said,) = re.findall(r"(?s)`tasks` has `tasks`, each with (.*?)\.\n", text)
+    assert names(said) == list(shown_task(TaskRow(1, "scout", "x", None, "me", 0.0)))
+    (said,) = re.findall(r"(?s)`work` has `assignments`, each with the columns of the store (.*?);", text)
+    has = AssignmentRow(1, "one", "x", "me", 0.0, owner="scout")
+    shown = Assignments.shown(Assignments(None), has)  # type: ignore[arg-type]
+    assert {"waits_for", "characters", "begins"} | vars(has).keys() - {"text", "conversation"} == shown.keys()
+    assert set(names(said)) >= shown.keys() - vars(has).keys()
+
+
 def test_what_is_said_of_tasks_is_what_the_code_does() -> None:
     from circus_failover import deliveries, supervisor, task_text
 

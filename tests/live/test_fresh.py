@@ -155,6 +155,8 @@ class TestFresh:
         fleet.agent("bob", working_dir=str(folder))
         fleet.start()
         (view,) = fleet.await_up("bob")
+        # Before that it is still looking for its own files, and ends when its folder is gone.
+        fleet.await_screen("bob", "standin ready")
         folder.rmdir()
         done = fleet.ctl("fresh", "bob")
         assert done.code == 3 and "nothing was ended" in done.err, done
