@@ -307,7 +307,7 @@ class Assignments:
             store: in its decision.
             agent: whose task it is, if a section names it.
             task: the task.
-            at: when that was, in epoch seconds.
+            at: when Enter was sent, in epoch seconds: what its client did since it did for this.
             seen: whether it was seen to be taken; else its agent died when it was told.
         """
         self.records.delivered(store, task, at, seen=seen)

@@ -362,7 +362,9 @@ class Deliveries:
             if taken:
                 opened.update_task(task.id, state=str(TaskState.DELIVERED), done_at=at, note=None)
                 if is_assignment(task):
-                    supervisor.assignments.delivered(opened, agent, task, at, seen=seen)
+                    # A short turn may be over before its typist has seen that it began.
+                    entered = float(report.get("entered_at") or at)
+                    supervisor.assignments.delivered(opened, agent, task, entered, seen=seen)
                 if task.topic and conversation and current:
                     opened.add_topic(conversation, task.topic, task.identity, at)
             else:

@@ -178,7 +178,7 @@ class AssignmentRow:
     dispatched_at: float | None = None
     """When its owner got it."""
     delivered_at: float | None = None
-    """When its owner was seen to have taken it, in the recorded launch."""
+    """When its owner was told, in the recorded launch, and was seen to have taken it."""
     working_at: float | None = None
     """When its owner was first seen to work since then."""
     done_at: float | None = None

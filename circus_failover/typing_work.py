@@ -120,6 +120,8 @@ class _Typist:
         self._kept = self._read_journal()
         self._stage = "entering" if self._kept.get("stage") in ("entering", "taken") else "checking"
         """How far it is. From `entering` on, a failure does not prove that the task was not taken."""
+        self._entered: float | None = self._kept.get("entered_at")
+        """When Enter was sent, in epoch seconds, at the earliest."""
         self._until = time.monotonic() + order.secs
         self._stopped: float | None = None
         """Since when circusd wants to end the agent, which needs the lock (SIGTERM)."""
@@ -143,6 +145,7 @@ class _Typist:
             "generation": self._order.generation,
             "outcome": outcome,
             "stage": self._stage,
+            "entered_at": self._entered,
             "note": note,
         }
 
@@ -169,6 +172,7 @@ class _Typist:
         self._clear()
         waiting = self._paste(text)
         self._heed()
+        self._entered = time.time()
         self._write_journal("entering", waiting=asdict(waiting))
         self._stage = "entering"
         return self._enter(waiting, again=False)
@@ -360,5 +364,5 @@ class _Typist:
 
     def _write_journal(self, stage: str, **more: Any) -> None:
         # On disk before this returns. A power cut may lose the new name, and with it ends the agent itself.
-        content = {"name": self._order.name, "stage": stage, **more}
+        content = {"name": self._order.name, "stage": stage, "entered_at": self._entered, **more}
         private_file.replace(self._order.journal, json.dumps(content))

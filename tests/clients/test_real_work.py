@@ -45,7 +45,10 @@ def await_work(fleet: Fleet, name: str, state: str) -> dict[str, Any]:
     try:
         return wait_for(f"{name} is {state}", look, LONGEST_SECS)
     except AssertionError as error:
-        raise AssertionError(f"{error}\n{fleet.ctl('work', '--all')}\n{fleet.ctl('fleet')}") from None
+        seen = [line for line in fleet.lifecycle() if line["ev"] in ("work", "task", "state", "up", "exit")]
+        told = "\n".join(map(str, [assignment(fleet, name), *fleet.call("fleet")["agents"], *seen]))
+        screens = "\n".join(fleet.screen(agent) for agent in ("w-1", "w-2"))
+        raise AssertionError(f"{error}\n{told}\n{screens}") from None
 
 
 def test_a_pool_of_clients_does_its_work_through_a_death_and_a_lost_server(

@@ -74,7 +74,7 @@ def journal(terminal: Terminal) -> dict[str, Any]:
 def test_a_task_is_taken_once_and_the_report_says_so(standin: Terminal) -> None:
     begun = time.time()
     report = standin.report(standin.task("fix the tests"))
-    assert begun <= report.pop("at") <= time.time()
+    assert begun <= report.pop("entered_at") <= report.pop("at") <= time.time()
     assert report == {
         "kind": "typed",
         "task": 7,
