@@ -190,7 +190,7 @@ class AssignmentRow:
     task: int | None = None
     """The task that types it."""
     retries: int = 0
-    """How many launches have died with it, since it was given to its pool or to a person."""
+    """How many launches have died with it, or never began with it, since it was given to whoever has it."""
     orphanings: int = 0
     """How often it was orphaned."""
     interrupted: str | None = None

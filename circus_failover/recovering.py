@@ -21,7 +21,7 @@ from circus_failover.policy import recovery
 from circus_failover.policy.recovery import Owned, RecoveryAction, RecoveryVerdict
 from circus_failover.records import AssignmentRow, LaunchRow
 from circus_failover.store import Store
-from circus_failover.words import AssignmentState, NoticeKind, Orphans, Phase, State, TaskState
+from circus_failover.words import AssignmentState, NoticeKind, Orphans, Phase, Source, State, TaskState
 
 if TYPE_CHECKING:
     from circus_failover.assignments import Assignments
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 COARSE_SECS = 8.0
 """Linux sets the time of a terminal's last output so coarsely (tty_io.c)."""
+UNHEARD_SECS = 10.0
+"""How long a client that was told something may be idle before it counts as not having heard."""
 STEPS = 3
 """At most so many decisions about one assignment at once: recovered, released, and that is where it ends."""
 
@@ -100,6 +102,7 @@ class Recovering:
                 work_retries=settings.work_retries if settings is not None else 3,
                 on_orphan=settings.on_orphan if settings is not None else Orphans.PERSON,
                 owner_state=agent.state() if agent is not None else None,
+                unheard=taken and agent is not None and _unheard(row, agent),
             ),
             launch,
         )
@@ -180,6 +183,8 @@ class Recovering:
             working_at=None,
             retries=row.retries + died,
             interrupted=None if died else cause,
+            # What its client has never heard it is told as a whole, also in the same conversation.
+            conversation=row.conversation if launch is not None else "",
             note=verdict.reason,
         )
         self._assignments.records.decide(
@@ -324,6 +329,22 @@ def _idle_since(row: AssignmentRow, agent: Agent) -> bool:
         return False
     told = seen.health.at
     return seen.at > (row.working_at or since) and (told is None or told > since)
+
+
+def _unheard(row: AssignmentRow, agent: Agent) -> bool:
+    """Say whether an agent's client says that it has been idle since before it was told of its assignment.
+
+    Claude Code 2.1.329 on a busy host, resumed a moment before, lets a text vanish from its input line. Its
+    status file and its transcript must both say so: either one alone may have stopped being written.
+    """
+    seen, since = agent.last_look(), row.delivered_at
+    if seen is None or since is None or agent.row.generation != row.generation:
+        return False
+    health = seen.health
+    if health.state is not State.IDLE or health.source is not Source.STATUS_FILE or health.at is None:
+        return False
+    quiet = seen.last_activity is not None and seen.last_activity < since
+    return quiet and health.at < since and seen.at > since + UNHEARD_SECS
 
 
 def _changed_at(path: Path) -> float | None:

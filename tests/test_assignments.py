@@ -28,7 +28,7 @@ from circus_failover.records import AgentRow, AssignmentRow, LaunchRow, TaskRow
 from circus_failover.settings import Settings, Shared
 from circus_failover.store import Store, StoreError
 from circus_failover.verbs.tasks import Tasks
-from circus_failover.words import FaultKind, Phase, State, TaskKind
+from circus_failover.words import FaultKind, Phase, Source, State, TaskKind
 from tests.live.fleet import parse_logfmt
 
 TEXT = "sum up the ledger\nand say what is left"
@@ -647,3 +647,52 @@ def test_a_word_to_a_launch_is_never_typed_into_the_next_one_nor_too_late(held: 
     stored = held.store.task(late.id)
     assert stored is not None and (stored.state, stored.note) == ("cancelled", "it was not typed in time")
     assert bob.phase is Phase.UP
+
+
+# -- told, and not heard ---------------------------------------------------------------------------------
+
+
+def idle_all_along(
+    held: Held,
+    since: float,
+    source: Source = Source.STATUS_FILE,
+    looked: float = 11.0,
+    did: float | None = -5.0,
+) -> None:
+    """Look at bob: its client says that it has been idle since 5 s before `since`."""
+    bob = held.roster.agents["bob"]
+    assert bob.row.process is not None
+    health = Health(State.IDLE, source, since - 5.0)
+    activity = None if did is None else since + did
+    bob.seen = Seen(bob.row.generation, bob.row.process, since + looked, 2.0, health, activity)
+    held.tend()
+
+
+def test_a_client_that_has_been_idle_since_before_it_was_told_is_told_all_of_it_again(held: Held) -> None:
+    bob = held.agent("bob", runtime="claude", work_retries="2")
+    for retries in (1, 2):
+        idle_all_along(held, held.taken(bob).delivered_at or 0.0)
+        row = held.row()
+        assert (row.state, row.owner, row.retries) == ("queued", "bob", retries)
+        assert held.actions()[-1] == "recovered" and "idle since before it was told" in (row.note or "")
+        held.see(bob, State.IDLE)
+    idle_all_along(held, held.taken(bob).delivered_at or 0.0)
+    assert held.row().state == "delivered", "no more than so often"
+    assert held.told(bob) == [TEXT] * 3
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        {"source": Source.TRANSCRIPT},
+        {"looked": 5.0},
+        {"did": None},
+        {"did": 1.0},
+    ],
+)
+def test_what_does_not_prove_that_a_client_has_not_heard_leaves_it_alone(
+    held: Held, seen: dict[str, Any]
+) -> None:
+    bob = held.agent("bob", runtime="claude")
+    idle_all_along(held, held.taken(bob).delivered_at or 0.0, **seen)
+    assert held.row().state == "delivered"

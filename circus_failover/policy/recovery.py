@@ -14,6 +14,7 @@ First match wins.
 | not taken otherwise: it is in its owner's queue | leave |
 | taken: its owner was idle after working, and `done_on_idle` is set | done |
 | its launch lives, and its owner is seen to work for the first time | working |
+| its launch lives, its client began nothing with it, fewer than `work_retries` before | recover |
 | its launch lives | leave |
 | its owner is no more, a pool's | release |
 | its owner is no more, given by name | orphan |
@@ -86,6 +87,8 @@ class Owned:
     on_orphan: Orphans
     owner_state: State | None = None
     """What its owner does, if it is up."""
+    unheard: bool = False
+    """Its client says that it has been idle since before it was told: what was typed did not reach it."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,8 @@ def _taken(owned: Owned) -> RecoveryVerdict:
     if owned.launch_ended is False:
         if owned.state is AssignmentState.DELIVERED and owned.worked:
             return RecoveryVerdict(RecoveryAction.WORKING, "its owner was seen to work on it")
+        if owned.state is AssignmentState.DELIVERED and owned.unheard:
+            return _unheard(owned)
         return RecoveryVerdict(RecoveryAction.LEAVE, "the launch that took it lives")
     if not owned.owner_known:
         if owned.for_pool:
@@ -162,6 +167,16 @@ def _taken(owned: Owned) -> RecoveryVerdict:
         reason = f"the launch that took it was ended on purpose ({cause}): the next one goes on with it"
         return RecoveryVerdict(RecoveryAction.GO_ON, reason)
     return _died(owned, cause)
+
+
+def _unheard(owned: Owned) -> RecoveryVerdict:
+    """Return what becomes of an assignment whose text was lost on the way to its owner's client."""
+    lost = "its owner's client has been idle since before it was told"
+    if owned.retries < owned.work_retries:
+        reason = f"{lost}: it is told again, retry {owned.retries + 1} of {owned.work_retries}"
+        return RecoveryVerdict(RecoveryAction.RECOVER, reason)
+    spent = f"failover.work_retries ({owned.work_retries}) are spent"
+    return RecoveryVerdict(RecoveryAction.LEAVE, f"{lost}, and {spent}: a person has to look at it")
 
 
 def _died(owned: Owned, cause: str) -> RecoveryVerdict:

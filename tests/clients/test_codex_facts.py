@@ -162,7 +162,8 @@ def test_the_usage_limit_says_which_window_it_is_and_asks_for_another_model(
         assert error["codex_error_info"] == "usage_limit_exceeded"
         when = time.gmtime(set_.resets_at)
         clock = f"{when.tm_hour % 12 or 12}:{when.tm_min:02d} {'AM' if when.tm_hour < 12 else 'PM'}"
-        if fault is Fault.LIMIT_WEEK:
+        # The date is said where it is not today's.
+        if fault is Fault.LIMIT_WEEK or when.tm_yday != time.gmtime().tm_yday:
             clock = (
                 f"{time.strftime('%b', when)} {when.tm_mday}{ordinal(when.tm_mday)}, {when.tm_year} {clock}"
             )

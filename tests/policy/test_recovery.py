@@ -122,7 +122,13 @@ EXAMPLES: dict[str, list[Owned]] = {
         replace(DELIVERED, worked=True, owner_known=False),
         replace(DELIVERED, worked=True, idle_since_worked=True),
     ],
+    "its launch lives, its client began nothing with it": [
+        replace(DELIVERED, unheard=True),
+        replace(DELIVERED, unheard=True, for_pool=False, retries=2, owner_known=False),
+    ],
     "its launch lives": [
+        replace(DELIVERED, unheard=True, retries=3),
+        replace(WORKING, unheard=True),
         WORKING,
         DELIVERED,
         replace(WORKING, owner_known=False),
@@ -234,6 +240,7 @@ owned_ = st.builds(
     work_retries=st.integers(0, 4),
     on_orphan=st.sampled_from(Orphans),
     owner_state=st.one_of(st.none(), st.sampled_from(State)),
+    unheard=st.booleans(),
 )
 
 
@@ -266,7 +273,10 @@ def test_a_planned_end_spends_nothing_and_orphans_nothing(owned: Owned) -> None:
 def test_work_is_taken_from_nobody_whose_launch_lives_or_may_live(owned: Owned) -> None:
     taken = owned.state in (AssignmentState.DELIVERED, AssignmentState.WORKING)
     if taken and owned.owner_known and owned.launch_ended is not True:
-        assert decide(owned).action in (RecoveryAction.LEAVE, RecoveryAction.WORKING, RecoveryAction.DONE)
+        left = {RecoveryAction.LEAVE, RecoveryAction.WORKING, RecoveryAction.DONE}
+        lost = owned.unheard and owned.state is AssignmentState.DELIVERED and not owned.worked
+        # What never reached its client it is told again; nobody else gets it.
+        assert decide(owned).action in (left | {RecoveryAction.RECOVER} if lost else left)
 
 
 @given(owned_)
