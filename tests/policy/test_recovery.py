@@ -251,10 +251,14 @@ def test_nothing_is_done_about_what_is_over_or_waits_for_a_person(owned: Owned) 
 
 
 @given(owned_)
-def test_a_retry_is_spent_only_for_a_death_of_the_launch_that_took_it(owned: Owned) -> None:
+def test_a_retry_is_spent_only_for_a_death_of_the_launch_that_took_it_or_did_not_hear_of_it(
+    owned: Owned,
+) -> None:
     action = decide(owned).action
     if action in (RecoveryAction.RECOVER, RecoveryAction.BACK_TO_POOL):
-        assert owned.launch_ended and not owned.launch_planned and owned.owner_known
+        died = owned.launch_ended and not owned.launch_planned and owned.owner_known
+        lost = owned.launch_ended is False and owned.unheard and not owned.worked
+        assert died or (lost and action is RecoveryAction.RECOVER)
         assert owned.state in (AssignmentState.DELIVERED, AssignmentState.WORKING)
     if action is RecoveryAction.RECOVER:
         assert owned.retries < owned.work_retries
