@@ -10,19 +10,40 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from circus_failover.agent_health import MISSED_LOOKS, SLACK_SECS
-from circus_failover.policy.heartbeat import Beat, Work
+from circus_failover.policy.heartbeat import Beat, Thresholds, Work
 from circus_failover.process_table import ProcessId
 from circus_failover.records import AssignmentRow
 from circus_failover.words import AssignmentState
+
+if TYPE_CHECKING:
+    from circus_failover.agent_settings import AgentSettings
+    from circus_failover.plugin_input import AgentPolicy
 
 VARIABLE = "FAILOVER_HEARTBEAT"
 """Where an agent finds the path of its heartbeat file."""
 EVIDENCE_SHOWN = 500
 TAKEN = frozenset({str(AssignmentState.DELIVERED), str(AssignmentState.WORKING)})
 """The states of an assignment that its owner has taken."""
+
+
+def thresholds(settings: AgentPolicy | AgentSettings, contract: bool) -> Thresholds:
+    """Return an agent's settings as the policy takes them.
+
+    Args:
+        settings: as circusd holds them, or as plugins are given them.
+        contract: whether it has a heartbeat contract.
+    """
+    return Thresholds(
+        contract=contract,
+        grace_secs=settings.grace_secs,
+        nudge_secs=settings.nudge_secs,
+        stuck_secs=settings.stuck_secs,
+        progress_secs=settings.progress_secs,
+        nudge_no_progress=settings.nudge_no_progress,
+    )
 
 
 def read(path: Path) -> Beat:

@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from circus_failover import heartbeats, liveness, process_table
 from circus_failover.agent import Agent
-from circus_failover.agent_settings import AgentSettings
 from circus_failover.agents import RUNTIMES
 from circus_failover.policy.heartbeat import (
     Evidence,
     HeartbeatAction,
     HeartbeatVerdict,
-    Thresholds,
     Told,
     Work,
     decide,
@@ -60,18 +58,6 @@ class Finding:
     """What its client was seen to do just now; None: that was not looked at."""
     floor: float | None
     """Since when ages count, in epoch seconds, where the host stood still; None: it did not."""
-
-
-def thresholds(settings: AgentSettings, contract: bool) -> Thresholds:
-    """Return an agent's settings as the policy takes them."""
-    return Thresholds(
-        contract=contract,
-        grace_secs=settings.grace_secs,
-        nudge_secs=settings.nudge_secs,
-        stuck_secs=settings.stuck_secs,
-        progress_secs=settings.progress_secs,
-        nudge_no_progress=settings.nudge_no_progress,
-    )
 
 
 def look_again(held: Supervisor, agent: Agent, finding: Finding) -> HeartbeatVerdict | str:
@@ -120,7 +106,9 @@ def look_again(held: Supervisor, agent: Agent, finding: Finding) -> HeartbeatVer
         terminal=None,
         typed_at=None,
     )
-    verdict = decide(thresholds(settings, True), evidence, Told(question=""), finding.floor, time.time())
+    verdict = decide(
+        heartbeats.thresholds(settings, True), evidence, Told(question=""), finding.floor, time.time()
+    )
     return verdict if verdict.action is HeartbeatAction.STUCK else verdict.reason
 
 

@@ -213,7 +213,7 @@ class Heartbeat(FailoverPlugin):
         )
         known = self._done.get(row.identity)
         told = known[1] if known is not None and known[0] == row.generation else Told()
-        return _Case(row, _thresholds(policy, contract), evidence, told)
+        return _Case(row, heartbeats.thresholds(policy, contract), evidence, told)
 
     def _is_to_be_looked_at(self, case: _Case, now: float) -> bool:
         """Judge an agent, and say whether its client has to be looked at first."""
@@ -392,14 +392,3 @@ def _beat(policy: AgentPolicy, row: AgentRow) -> Beat:
     """Look at an agent's heartbeat; nothing where it promises none."""
     path = policy.heartbeat if _promises(policy, row) else None
     return Beat() if path is None else heartbeats.read(path)
-
-
-def _thresholds(policy: AgentPolicy, contract: bool) -> Thresholds:
-    return Thresholds(
-        contract=contract,
-        grace_secs=policy.grace_secs,
-        nudge_secs=policy.nudge_secs,
-        stuck_secs=policy.stuck_secs,
-        progress_secs=policy.progress_secs,
-        nudge_no_progress=policy.nudge_no_progress,
-    )

@@ -147,6 +147,21 @@ def task_given(text: str | None, file: str | None) -> str | None:
         raise ArgumentError("--task and --task-file exclude each other")
     if text is None and file is None:
         return None
+    return text_to_type(text, file, "--task", "--task-file")
+
+
+def text_to_type(text: str | None, file: str | None, given: str, by_file: str) -> str:
+    """Return a text that came on a command line or in a file, checked.
+
+    Args:
+        text: the text itself, where `file` is None.
+        file: the path of a file that holds it; `-` is standard input.
+        given: what the first is called on the command line.
+        by_file: what the second is called there.
+
+    Raises:
+        ArgumentError: the file cannot be read, or the text is none that can be typed.
+    """
     try:
         if file is None:
             return task_text.check(str(text))
@@ -156,6 +171,6 @@ def task_given(text: str | None, file: str | None) -> str | None:
         with Path(file).open("rb") as opened:
             return task_text.check(opened.read(limit))
     except OSError as error:
-        raise ArgumentError(f"--task-file {printable(str(file))}: {error.strerror}") from error
+        raise ArgumentError(f"{by_file} {printable(str(file))}: {error.strerror}") from error
     except ValueError as error:
-        raise ArgumentError(f"{'--task' if file is None else '--task-file'}: {error}") from error
+        raise ArgumentError(f"{given if file is None else by_file}: {error}") from error

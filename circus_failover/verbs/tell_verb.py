@@ -6,20 +6,19 @@ seen to have arrived in time is cancelled, and the answer says why: nobody finds
 
 from __future__ import annotations
 
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circus.commands.base import Command
 from circus.exc import ArgumentError, MessageError
 
 from circus_failover import task_text
-from circus_failover.problems import describe, printable
+from circus_failover.problems import describe
 from circus_failover.store import StoreError
 from circus_failover.verbs.answers import PLAIN_WAIT_SECS, answer, begin, refused
 from circus_failover.verbs.lifecycle import Verdicts
 from circus_failover.verbs.selection import one_agent, supervisor_of, who
+from circus_failover.verbs.tasks import text_to_type
 from circus_failover.words import Phase, State, TaskKind, TaskState
 
 if TYPE_CHECKING:
@@ -69,7 +68,9 @@ class Tell(Verdicts, Command):  # type: ignore[misc]
         file = opts.get("file")
         if not args or len(args) > 2 or (file is None) != (len(args) == 2):
             raise ArgumentError("tell takes the name of one agent, and one text (in quotes) or --file F")
-        return self.make_message(name=args[0], text=_text_given(args[1] if file is None else None, file))
+        return self.make_message(
+            name=args[0], text=text_to_type(args[1] if file is None else None, file, "TEXT", "--file")
+        )
 
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         held, name = supervisor_of(arbiter), props.get("name")
@@ -180,23 +181,3 @@ def _about(what: str) -> str:
 
 def _not_told(agent: Agent, task: TaskRow, why: str) -> dict[str, Any]:
     return {**refused(agent, f"not told: {why}"), "task": task.id}
-
-
-def _text_given(text: str | None, file: str | None) -> str:
-    """Return the text, checked.
-
-    Raises:
-        ArgumentError: the file cannot be read, or the text is none that can be typed.
-    """
-    try:
-        if file is None:
-            return task_text.check(str(text))
-        limit = task_text.MAX_BYTES + 1
-        if file == "-":
-            return task_text.check(sys.stdin.buffer.read(limit))
-        with Path(file).open("rb") as opened:
-            return task_text.check(opened.read(limit))
-    except OSError as error:
-        raise ArgumentError(f"--file {printable(str(file))}: {error.strerror}") from error
-    except ValueError as error:
-        raise ArgumentError(f"{'TEXT' if file is None else '--file'}: {error}") from error
