@@ -396,6 +396,7 @@ class TestJobs:
         beats = work.parent / "beats"
         agent = start("--beat", "600", FAILOVER_HEARTBEAT=str(beats))
         agent.prompt()
+        until("its first beat", beats.exists)
         os.utime(beats, (1, 1))
         agent.ask("/beat\r/say told", "told\r\n")
         assert beats.stat().st_mtime > 1
