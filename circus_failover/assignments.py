@@ -20,6 +20,7 @@ from circus_failover.agent import Agent
 from circus_failover.assignment_book import has_owner, job_of
 from circus_failover.assignment_records import AssignmentRecords
 from circus_failover.dispatching import Dispatching
+from circus_failover.heartbeats import TAKEN
 from circus_failover.policy.dispatch import Job
 from circus_failover.records import AssignmentRow, TaskRow
 from circus_failover.recovering import Recovering
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 SOON_SECS = 0.02
 """What happens within so short a time is looked at together."""
 REPORTS = {"done": AssignmentState.DONE, "failed": AssignmentState.FAILED}
-TAKEN = (str(AssignmentState.DELIVERED), str(AssignmentState.WORKING))
 UNOWNED: dict[str, Any] = dict.fromkeys(
     ("owner", "dispatched_at", "delivered_at", "working_at", "generation", "conversation", "task")
 )

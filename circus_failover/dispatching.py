@@ -34,8 +34,7 @@ MEMBERS_HOLD_SECS = 1.0
 """For how long front ends are told the same about why something waits."""
 _EXHAUSTED = (FaultKind.USAGE_LIMIT, FaultKind.CREDIT, FaultKind.CREDENTIALS)
 PLANNED_ENDS = frozenset(
-    str(cause)
-    for cause in (*(Cause.OPERATOR_STOP, Cause.OPERATOR_RESTART, Cause.PARKED, Cause.FRESH, Cause.REMOVED),)
+    map(str, (Cause.OPERATOR_STOP, Cause.OPERATOR_RESTART, Cause.PARKED, Cause.FRESH, Cause.REMOVED))
 )
 """How launches end that somebody ended."""
 

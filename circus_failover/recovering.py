@@ -6,14 +6,12 @@ brought back by its restart policy, and finds in its queue that it goes on.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from circus_failover import crashpoint
+from circus_failover import crashpoint, heartbeats
 from circus_failover.agent import Agent
 from circus_failover.agents import RUNTIMES
 from circus_failover.dispatching import PLANNED_ENDS
@@ -131,7 +129,7 @@ class Recovering:
         if since is None or agent.row.generation != row.generation:
             return False
         settings, seen = agent.settings, agent.last_look()
-        beat = _changed_at(settings.heartbeat) if settings is not None and settings.heartbeat else None
+        beat = heartbeats.read(settings.heartbeat).at if settings is not None and settings.heartbeat else None
         if beat is not None and beat > since + COARSE_SECS:
             return True
         if _tells(agent):
@@ -345,10 +343,3 @@ def _unheard(row: AssignmentRow, agent: Agent) -> bool:
         return False
     quiet = seen.last_activity is not None and seen.last_activity < since
     return quiet and health.at < since and seen.at > since + UNHEARD_SECS
-
-
-def _changed_at(path: Path) -> float | None:
-    try:
-        return os.stat(path).st_mtime
-    except OSError:
-        return None

@@ -760,6 +760,8 @@ def test_every_section_of_a_snapshot_is_documented(tmp_path: Path) -> None:
 
 
 def test_the_figures_of_the_canary_are_those_of_the_code() -> None:
+    from circus_failover.plugins import canary as canary_plugin
+
     from circus_failover import ending_work, server_probe, server_watches
     from circus_failover.canary import forensics, pane_tail, record, scene, snapshots, watching
 
@@ -768,8 +770,8 @@ def test_the_figures_of_the_canary_are_those_of_the_code() -> None:
     def pauses(secs: tuple[float, ...]) -> str:
         return f"{', '.join(f'{pause:g}' for pause in secs[:-1])}, then every {secs[-1]:g} s"
 
-    assert plugins.canary.PAUSES[0] == 1.0 and "not twice within a second" in text
-    assert f"after {pauses(plugins.canary.PAUSES[1:])}" in text
+    assert canary_plugin.PAUSES[0] == 1.0 and "not twice within a second" in text
+    assert f"after {pauses(canary_plugin.PAUSES[1:])}" in text
     assert f"It ends by itself {watching.LINGER_SECS:g} s after the last server has gone" in text
     *retries, longest = (f"{secs:g} s" for secs in record.PATIENCE_SECS)
     assert f"tried again after {', '.join(retries)}, then every {longest}" in text

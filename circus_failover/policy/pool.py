@@ -21,10 +21,10 @@ a time.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from circus_failover.policy.dispatch import natural
 from circus_failover.words import Phase, State, Word
 
 STARTING_AT_ONCE = 5
@@ -119,12 +119,7 @@ def decide(members: Sequence[Member], wanted: int) -> Plan:
 
 def in_order(identities: Iterable[str]) -> list[str]:
     """Return identities in the order of their index: a-2 before a-10."""
-    return sorted(identities, key=_natural)
-
-
-def _natural(identity: str) -> list[tuple[int, str]]:
-    parts = re.split(r"([0-9]+)", identity)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts if part]
+    return sorted(identities, key=natural)
 
 
 @dataclass(frozen=True)
