@@ -98,6 +98,9 @@ class Look:
             what = f"tool: {' '.join(self.tail.tools)}"
         # It is certainly this process's own: a clock that was set back does not make it another launch's.
         at = None if self.status.at is None else max(self.status.at, self.place.launched_at)
+        if at is not None and state is State.IDLE and self.tail.state is State.IDLE:
+            # A turn may be over before the file has said `busy`: the conversation shows that it was.
+            at = max(at, self.tail.state_at or at)
         return Sign(Source.STATUS_FILE, at, state, what)
 
     def _waits_for(self, waiting_for: str) -> str:

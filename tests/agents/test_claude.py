@@ -629,6 +629,14 @@ def test_the_status_file_says_what_it_does(lab: Lab, word: str, state: State, wh
     assert health.at == pytest.approx(lab.now - 2, abs=0.002)
 
 
+def test_a_turn_that_its_status_file_never_told_of_is_in_the_conversation(lab: Lab) -> None:
+    lab.status("idle", lab.now - 90)
+    lab.transcript(prompt(lab.now - 20), answer(lab.now - 19))
+    assert lab.health().at == pytest.approx(lab.now - 19, abs=0.002)
+    lab.transcript(prompt(lab.now - 120), answer(lab.now - 110))
+    assert lab.health().at == pytest.approx(lab.now - 90, abs=0.002)
+
+
 def test_what_it_waits_for_is_told(lab: Lab) -> None:
     lab.transcript(prompt(lab.now - 9), call(lab.now - 8, "Write"))
     lab.status("waiting", waitingFor="permission prompt")

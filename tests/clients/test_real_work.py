@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ def assignment(fleet: Fleet, name: str) -> dict[str, Any]:
     return dict(found)
 
 
-def await_work(fleet: Fleet, name: str, state: str) -> dict[str, Any]:
-    """Wait until an assignment is in a state."""
+def await_work(fleet: Fleet, name: str, state: str, shared: Path) -> dict[str, Any]:
+    """Wait until an assignment is in a state; else say what its owner's client wrote."""
 
     def look() -> dict[str, Any] | None:
         found = assignment(fleet, name)
@@ -45,18 +46,22 @@ def await_work(fleet: Fleet, name: str, state: str) -> dict[str, Any]:
     try:
         return wait_for(f"{name} is {state}", look, LONGEST_SECS)
     except AssertionError as error:
-        seen = [line for line in fleet.lifecycle() if line["ev"] in ("work", "task", "state", "up", "exit")]
-        told = "\n".join(map(str, [assignment(fleet, name), *fleet.call("fleet")["agents"], *seen]))
-        screens = "\n".join(fleet.screen(agent) for agent in ("w-1", "w-2"))
-        raise AssertionError(f"{error}\n{told}\n{screens}") from None
+        found = assignment(fleet, name)
+        view = fleet.view(found["owner"] or "w-1")
+        lines = [line for line in fleet.lifecycle() if line["ev"] in ("work", "task", "up", "exit")]
+        (path,) = shared.rglob(f"{view['conversation']}.jsonl")
+        rows = [row[:200] for row in path.read_text().splitlines()]
+        told = [error, f"{path}: {time.ctime(path.stat().st_mtime)}", *rows[-8:], *lines[-8:], found, view]
+        screen = fleet.screen(view["identity"])
+        raise AssertionError("\n".join(map(str, [*told, screen]))) from None
 
 
 def test_a_pool_of_clients_does_its_work_through_a_death_and_a_lost_server(
     real: RealFleet, claude_home: Callable[..., ClaudeHome], work: Path, folder: Path
 ) -> None:
-    fleet, home = real.fleet, claude_home("a", shared=True)
+    fleet, home, shared = real.fleet, claude_home("a", shared=True), folder / "shared"
     gate = folder / "gate"
-    real.account(home, folder / "shared")
+    real.account(home, shared)
     for name in ("w-1", "w-2"):
         real.agent(
             name,
@@ -80,8 +85,8 @@ def test_a_pool_of_clients_does_its_work_through_a_death_and_a_lost_server(
         == 0
     )
     assert fleet.ctl("assign", "--pool", "w", "--id", "beta", "--task", f"beta [[bash {report}]]").code == 0
-    beta = await_work(fleet, "beta", "done")
-    alpha = await_work(fleet, "alpha", "working")
+    beta = await_work(fleet, "beta", "done", shared)
+    alpha = await_work(fleet, "alpha", "working", shared)
     assert {alpha["owner"], beta["owner"]} == {"w-1", "w-2"} and beta["note"] == "built"
 
     # It dies in the middle of it: another conversation of the same agent is told all of it again.
@@ -89,7 +94,7 @@ def test_a_pool_of_clients_does_its_work_through_a_death_and_a_lost_server(
     wait_for("its tool runs", lambda: real.tools(owner, "bash"), LONGEST_SECS)
     os.kill(fleet.view(owner)["pid"], signal.SIGKILL)
     wait_for("it is told again", lambda: assignment(fleet, "alpha")["retries"] == 1, LONGEST_SECS)
-    alpha = await_work(fleet, "alpha", "working")
+    alpha = await_work(fleet, "alpha", "working", shared)
     assert (alpha["owner"], fleet.launches(owner)[0].wake_cause) == (owner, "crash-or-self-close")
     assert fleet.launches(owner)[1].assignment == "alpha"
 
@@ -98,7 +103,7 @@ def test_a_pool_of_clients_does_its_work_through_a_death_and_a_lost_server(
     os.kill(fleet.view(owner)["server_pid"], signal.SIGKILL)
     wait_for("it is told to go on", lambda: assignment(fleet, "alpha")["retries"] == 2, LONGEST_SECS)
     gate.touch()
-    assert await_work(fleet, "alpha", "done")["owner"] == owner
+    assert await_work(fleet, "alpha", "done", shared)["owner"] == owner
     view = fleet.view(owner)
     assert (fleet.launches(owner)[0].wake_cause, view["conversation"]) == ("lost-resume", conversation)
     (heard, *_) = [asked.prompts for asked in reversed(real.mock.asked(home.key)) if "alpha" in asked.prompts]
