@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from circus_failover.policy.accounts import Usage
 from circus_failover.policy.health import Fault, Health
 from circus_failover.process_table import ProcessId
 from circus_failover.words import FaultKind, Source, State, Word
@@ -45,6 +46,10 @@ class Look:
     """The conversation its client is in; None: that cannot be told."""
     last_activity: float | None = None
     """When its client last did something, in epoch seconds; None: that cannot be told."""
+    answered_at: float | None = None
+    """When the model last answered in this launch, in epoch seconds; None: it has not, or nobody knows."""
+    usage: tuple[Usage, ...] = ()
+    """How much of its account's windows is used, as its client said in this launch."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from circus_failover.agents.command import CONVERSATION as CONVERSATION
 from circus_failover.client_arguments import owned_in_arguments, owned_in_command
 from circus_failover.problems import Problem, SettingsError, nearest
 from circus_failover.settings import ACCOUNT_NAME, RUNTIMES, Account, Settings, expand_path
-from circus_failover.words import Kind, Mode, Orphans, Restart
+from circus_failover.words import Kind, Mode, OnLimit, Orphans, Restart
 
 PREFIX = "failover."
 IDENTITY = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -66,6 +66,7 @@ _TEXTS = (
     ),
     *("prepare", "pool", "resume_lost", "ready_match", "crash_max", "initial_prompt"),
     *("pool_min", "work_retries", "on_orphan", "done_on_idle", "heartbeat", "nudge_no_progress"),
+    *("on_limit", "switch_at"),
 )
 OPTIONS = ("config", *_TEXTS, *_SECONDS)
 CRASH_MAX = 100
@@ -90,6 +91,9 @@ class AgentSettings:
     dialogs: Mapping[str, str]
     """How dialogs of the client are answered: its word by the dialog's name."""
     account: Account | None
+    """The one that it is launched on."""
+    configured_account: Account | None
+    """The one that its section names; a switch moves it to another one."""
     socket: Path
     own_server: bool
     session: str
@@ -128,6 +132,10 @@ class AgentSettings:
     progress_secs: float
     nudge_no_progress: bool
     queue_max_age_secs: float
+    on_limit: OnLimit
+    """What happens when nothing can be done on its account."""
+    switch_at: int
+    """Per cent of a window that are used, from which on it is moved between two tasks; 0: never."""
     working_dir: Path
     autostart: bool
 
@@ -272,6 +280,7 @@ class _Parser:
             args=self._args(runtime),
             dialogs=self._dialogs(runtime),
             account=account,
+            configured_account=account,
             socket=socket,
             own_server=own_server,
             session=session or self.identity,
@@ -305,12 +314,21 @@ class _Parser:
             progress_secs=self.seconds("progress_secs"),
             nudge_no_progress=self._switch("nudge_no_progress", False),
             queue_max_age_secs=self.seconds("queue_max_age_secs"),
+            on_limit=self.one_of("on_limit", OnLimit, self._on_limit(account)),
+            switch_at=self._count("switch_at", 0, 0, 100, "per cent of a window"),
             working_dir=working_dir,
             autostart=self._flag("autostart", True),
         )
         if self.problems:
             raise SettingsError(self.problems)
         return agent
+
+    def _on_limit(self, account: Account | None) -> OnLimit:
+        """Return the default: to switch, where there is another account of the runtime."""
+        if account is None:
+            return OnLimit.NOTIFY
+        like = [other for other in self.settings.accounts if other.runtime == account.runtime]
+        return OnLimit.SWITCH if len(like) > 1 else OnLimit.WAIT
 
     def _unknown(self) -> None:
         for key, value in self.watcher.items():

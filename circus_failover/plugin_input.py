@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from circus_failover.words import Mode, Restart
+from circus_failover.words import Mode, OnLimit, Restart
 
 LEAST_INTERVAL_SECS = 0.1
 LONGEST_INTERVAL_SECS = 86400.0
@@ -78,6 +78,10 @@ class AgentPolicy:
     progress_secs: float = 1800.0
     nudge_no_progress: bool = False
     queue_max_age_secs: float = 3600.0
+    account: str | None = None
+    """The account that it is on, or will be launched on."""
+    on_limit: OnLimit = OnLimit.NOTIFY
+    switch_at: int = 0
 
 
 def parse_options(given: Mapping[str, str], interval: float) -> tuple[Options, list[str]]:
@@ -168,6 +172,9 @@ def agent_policy(text: str) -> AgentPolicy | None:
             progress_secs=float(said.get("progress_secs", AgentPolicy.progress_secs)),
             nudge_no_progress=bool(said.get("nudge_no_progress")),
             queue_max_age_secs=float(said.get("queue_max_age_secs", AgentPolicy.queue_max_age_secs)),
+            account=said.get("account"),
+            on_limit=OnLimit(said.get("on_limit", AgentPolicy.on_limit)),
+            switch_at=int(said.get("switch_at", AgentPolicy.switch_at)),
         )
     except (ValueError, KeyError, TypeError):
         return None

@@ -81,6 +81,16 @@ class AgentRow:
     """What it was last seen to do, as JSON (`agent_health`); None: it was not looked at."""
     pushed: str | None = None
     """What its client's hooks reported of the recorded launch, by hook, as JSON."""
+    switched_to: str | None = None
+    """The account that a switch has moved it to; None: it is on the one that its section names."""
+    switched_from: str | None = None
+    """What its section named at that time: when the section names another one, the switch is void."""
+    switching: str | None = None
+    """The account it comes from, while a switch is not proven: where it is parked when that fails."""
+    limited_until: float | None = None
+    """Until when it is held because of its account, in epoch seconds."""
+    interrupted: str | None = None
+    """Why its last launch was ended, where the next one is to go on with the turn it was in."""
 
     @property
     def process(self) -> ProcessId | None:
@@ -199,6 +209,37 @@ class AssignmentRow:
     """Who had it before."""
     note: str | None = None
     """What was last said of it."""
+
+
+@dataclass(frozen=True)
+class AccountRow:
+    """What agents' clients have said of an account; every one of its agents learns from it."""
+
+    name: str
+    runtime: str
+    state: str = "unknown"
+    limit_name: str | None = None
+    """Which limit is reached: `5-hour`, `weekly`, ...; None: none is, or the client does not say."""
+    until: float | None = None
+    """Epoch seconds of the reset; None: unknown, or none."""
+    text: str | None = None
+    """The client's own words."""
+    since: float | None = None
+    """Since when the state is known, in epoch seconds."""
+    seen_at: float | None = None
+    """When that was seen the last time."""
+    seen_by: str | None = None
+    """At which agent."""
+    source: str | None = None
+    """By what: a word of `Source`, or `check`."""
+    answered_at: float | None = None
+    """When the model has last answered on it."""
+    used_at: float | None = None
+    """When an agent was last launched on it."""
+    models: str = "[]"
+    """The limits of single models, as JSON (`policy.accounts`)."""
+    usage: str = "[]"
+    """How much of each window is used, as JSON (`policy.accounts`)."""
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,8 @@ class Account:
     home: Path
     env_file: Path | None = None
     """A file (0600) of variables that only its agents get."""
+    max_agents: int | None = None
+    """How many agents may be up on it at once; None: any number."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class _Model(BaseModel):
 class _Document(_Model):
     state_dir: str = Field(description="the folder that holds the store, the logs and the sockets")
     shared: dict[Any, Any] = Field({}, description="root, strict, links, never, runtimes")
-    accounts: list[Any] = Field([], description="each with name, runtime, home, env_file")
+    accounts: list[Any] = Field([], description="each with name, runtime, home, env_file, max_agents")
     defaults: dict[Any, Any] = Field({}, description="watcher options and their values")
     log_verbose: bool = Field(False, description="whether lifecycle.log also tells the steady state")
     notify: list[Any] = Field([], description="who is told of what happens; each with an address")
@@ -153,11 +155,13 @@ class _Account(_Model):
     runtime: str = Field("command", description=f"one of {_RUNTIMES}")
     home: str = Field(description="the account's own folder")
     env_file: str | None = Field(None, description="a file (0600) of variables that only its agents get")
+    max_agents: int | None = Field(None, description="how many agents may be up on it at once, 1 or more")
 
 
 _TYPES = {
     "string_type": "text, in quotes if need be",
     "bool_type": "true or false",
+    "int_type": "a whole number",
     "list_type": "a list",
     "dict_type": "a mapping",
     "missing": "a value",
@@ -229,13 +233,16 @@ class _Reader:
                 self.problem(f"{where}.name", name, f"a name of its own; {names[name]} has this one")
             if runtime is not None and runtime not in RUNTIMES:
                 self.problem(f"{where}.runtime", runtime, f"one of {_RUNTIMES}{nearest(runtime, RUNTIMES)}")
+            most = fields.get("max_agents")
+            if most is not None and most < 1:
+                self.problem(f"{where}.max_agents", most, "1 or more; leave it out for any number")
             home = self.folder_at(f"{where}.home", fields["home"]) if "home" in fields else None
             if home is not None and (other := homes.setdefault(os.path.normpath(home), where)) != where:
                 self.problem(f"{where}.home", str(home), f"a folder of its own; {other} has this one")
             if name is not None and runtime is not None and home is not None:
                 env_file = fields.get("env_file")
                 path = None if env_file is None else self.folder_at(f"{where}.env_file", env_file)
-                accounts.append(Account(name, runtime, home, path))
+                accounts.append(Account(name, runtime, home, path, fields.get("max_agents")))
         return tuple(accounts)
 
     def names(self, key: str, entries: Sequence[str] | None) -> tuple[str, ...] | None:

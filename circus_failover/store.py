@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from circus_failover.process_table import ProcessId
 from circus_failover.records import (
+    AccountRow,
     ActionRow,
     AgentRow,
     AssignmentRow,
@@ -31,7 +32,7 @@ from circus_failover.records import (
     TaskRow,
 )
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -48,7 +49,8 @@ CREATE TABLE IF NOT EXISTS agents (
     loop TEXT NOT NULL DEFAULT 'closed', loop_until REAL,
     loop_failures INTEGER NOT NULL DEFAULT 0, loop_from INTEGER NOT NULL DEFAULT 0,
     last_task REAL, policy TEXT NOT NULL DEFAULT '{}', uncleared INTEGER,
-    runtime TEXT, home TEXT, working_dir TEXT, launched_at REAL, health TEXT, pushed TEXT
+    runtime TEXT, home TEXT, working_dir TEXT, launched_at REAL, health TEXT, pushed TEXT,
+    switched_to TEXT, switched_from TEXT, switching TEXT, limited_until REAL, interrupted TEXT
 );
 CREATE TABLE IF NOT EXISTS launches (
     identity TEXT NOT NULL, generation INTEGER NOT NULL,
@@ -107,6 +109,11 @@ CREATE TABLE IF NOT EXISTS assignments (
     retries INTEGER NOT NULL, orphanings INTEGER NOT NULL, interrupted TEXT, last_owner TEXT, note TEXT
 );
 CREATE INDEX IF NOT EXISTS assignments_open ON assignments (done_at, number);
+CREATE TABLE IF NOT EXISTS accounts (
+    name TEXT PRIMARY KEY, runtime TEXT NOT NULL, state TEXT NOT NULL, limit_name TEXT, until REAL, text TEXT,
+    since REAL, seen_at REAL, seen_by TEXT, source TEXT, answered_at REAL, used_at REAL,
+    models TEXT NOT NULL, usage TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS notices (
     id INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, identity TEXT, key TEXT NOT NULL,
     text TEXT NOT NULL, detail TEXT NOT NULL
@@ -136,6 +143,12 @@ _ADDED = {
         "launches": ["assignment TEXT"],
         "tasks": ["kind TEXT NOT NULL DEFAULT 'task'", "assignment TEXT", "expires_at REAL"],
     },
+    6: {
+        "agents": [
+            *("switched_to TEXT", "switched_from TEXT", "switching TEXT"),
+            *("limited_until REAL", "interrupted TEXT"),
+        ]
+    },
 }
 """Columns that came with a version, by table: a store of an earlier one gets them when it is opened."""
 _MADE_IN = {"tasks": 2}
@@ -150,6 +163,7 @@ _FILLED = {
     3: [],
     4: ["UPDATE agents SET runtime = 'command'"],
     5: [],
+    6: [],
 }
 """What those columns hold for what is remembered: agents live through an upgrade."""
 
@@ -172,6 +186,7 @@ _LAUNCH_COLUMNS = [field.name for field in fields(LaunchRow)]
 _ACTION_COLUMNS = [field.name for field in fields(ActionRow)]
 _TASK_COLUMNS = [field.name for field in fields(TaskRow)]
 _ASSIGNMENT_COLUMNS = [field.name for field in fields(AssignmentRow)]
+_ACCOUNT_COLUMNS = [field.name for field in fields(AccountRow)]
 _PLUGIN_COLUMNS = [field.name for field in fields(PluginRow)]
 _SERVER_EXIT_COLUMNS = [field.name for field in fields(ServerExitRow)]
 _OPEN_TASK = "state IN ('queued', 'typing')"
@@ -241,6 +256,11 @@ class Reader:
             (identity, limit),
         )
         return [LaunchRow(**_plain(row)) for row in rows]
+
+    def accounts(self) -> dict[str, AccountRow]:
+        """Return what is known of every account, by name."""
+        rows = self._rows(f"SELECT {', '.join(_ACCOUNT_COLUMNS)} FROM accounts ORDER BY name")
+        return {row["name"]: AccountRow(**_plain(row)) for row in rows}
 
     def open_actions(self) -> list[ActionRow]:
         """Return the deliberate ends that are not finished, the oldest first."""
@@ -682,6 +702,20 @@ class Store(Reader):
     def forget_assignments(self, before: float) -> None:
         """Forget the assignments that were over before a time; their ids are free again."""
         self._db.execute("DELETE FROM assignments WHERE done_at < ?", (before,))
+
+    def put_account(self, row: AccountRow) -> None:
+        """Store what is known of an account, in place of what was."""
+        names = ", ".join(_ACCOUNT_COLUMNS)
+        changes = ", ".join(f"{name} = excluded.{name}" for name in _ACCOUNT_COLUMNS[1:])
+        self._db.execute(
+            f"INSERT INTO accounts ({names}) VALUES ({', '.join('?' for _ in _ACCOUNT_COLUMNS)})"
+            f" ON CONFLICT (name) DO UPDATE SET {changes}",
+            [getattr(row, name) for name in _ACCOUNT_COLUMNS],
+        )
+
+    def forget_account(self, name: str) -> None:
+        """Forget what is known of an account."""
+        self._db.execute("DELETE FROM accounts WHERE name = ?", (name,))
 
     def add_notice(
         self, at: float, kind: str, identity: str | None, key: str, text: str, detail: dict[str, Any]

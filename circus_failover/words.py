@@ -156,6 +156,10 @@ class IntentAction(Word):
     """The remains of a launch that is already dead are cleared away."""
     STUCK = "stuck"
     """It broke its heartbeat contract: it is ended, counted as a death, and relaunched."""
+    SWITCH = "switch"
+    """It is ended to go on in the same conversation on another account."""
+    LIMIT = "limit"
+    """It is ended since nothing can be done on its account: it is held until the reset, or parked."""
 
 
 class WakeMode(Word):
@@ -201,6 +205,8 @@ class ParkedBy(Word):
     SELF = "self"
     OPERATOR_STOP = "operator-stop"
     OPERATOR_RESTART = "operator-restart"
+    SWITCH = "switch"
+    LIMIT = "limit"
 
 
 class Loop(Word):
@@ -236,6 +242,8 @@ class TaskKind(Word):
     """The text of an assignment, or that it goes on with it."""
     NUDGE = "nudge"
     """A reminder to an agent that does not get on; it is not typed late."""
+    CONTINUE = "continue"
+    """That a turn goes on which a limit or a switch has interrupted."""
     TELL = "tell"
     """Somebody's word to the launch that runs now; it is not typed late."""
 
@@ -271,6 +279,38 @@ class Orphans(Word):
     """Back to its pool, for another agent; to a person when that did not help either."""
 
 
+class OnLimit(Word):
+    """What happens to an agent whose account can do nothing for it (`failover.on_limit`)."""
+
+    SWITCH = "switch"
+    """It goes on in the same conversation on another account; held while every one is exhausted."""
+    WAIT = "wait"
+    """It is ended and held, and goes on after the reset."""
+    PARK = "park"
+    """It is parked, and waits for a wake."""
+    NOTIFY = "notify"
+    """It is left alone, and somebody is told."""
+
+
+class AccountState(Word):
+    """What is known of an account."""
+
+    AVAILABLE = "available"
+    """The model has answered on it, and nothing has failed since."""
+    LIMITED = "limited"
+    """A limit of the whole account is reached, or its credit is spent."""
+    CREDENTIALS = "credentials"
+    """It is not logged in any more: a person has to see to it."""
+    OVERLOADED = "overloaded"
+    """The service is busy; the client tries again by itself, and we wait."""
+    UNKNOWN = "unknown"
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing can be done on it."""
+        return self in (AccountState.LIMITED, AccountState.CREDENTIALS)
+
+
 class NoticeKind(Word):
     """What somebody is told of (`notify` in failover.yaml)."""
 
@@ -285,6 +325,12 @@ class NoticeKind(Word):
     """An account has reached a limit."""
     ALL_LIMITED = "all-limited"
     """Every account of a runtime has."""
+    CREDENTIALS = "credentials"
+    """An account is not logged in any more."""
+    SWITCHED = "switched"
+    """An agent goes on on another account."""
+    SWITCH_FAILED = "switch-failed"
+    """An agent could not be moved, and is parked on its old account."""
     ORPHANED = "orphaned"
     STUCK = "stuck"
     NO_PROGRESS = "no-progress"
@@ -341,6 +387,12 @@ class Cause(Word):
     ENDED_UNKNOWN = "ended-unknown"
     STUCK = "stuck"
     """It was ended, since it had broken its heartbeat contract."""
+    SWITCHED = "switched"
+    """It was ended to go on on another account; or it was launched there."""
+    SWITCH_FAILED = "switch-failed"
+    """A step of its switch failed: it is parked, and resumable, on its old account."""
+    LIMITED = "limited"
+    """Nothing can be done on its account, nor on another one: it goes on after the reset."""
 
 
 class ServerCause(Word):

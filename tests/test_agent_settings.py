@@ -23,7 +23,7 @@ from circus_failover.agent_settings import (
 from circus_failover.agents import RUNTIMES
 from circus_failover.agents.runtime import Dialog
 from circus_failover.settings import Account, Problem, Settings, SettingsError, Shared
-from circus_failover.words import Kind, Orphans
+from circus_failover.words import Kind, OnLimit, Orphans
 from tests.picky_runtime import PickyRuntime
 
 ACCOUNTS = (Account("main", "command", Path("/homes/main")), Account("cl", "claude", Path("/homes/cl")))
@@ -66,6 +66,7 @@ def test_the_smallest_agent_has_the_documented_values(tmp_path: Path) -> None:
         args=(),
         dialogs={},
         account=None,
+        configured_account=None,
         socket=Path("/s/tmux/bob.sock"),
         own_server=True,
         session="bob",
@@ -99,6 +100,8 @@ def test_the_smallest_agent_has_the_documented_values(tmp_path: Path) -> None:
         progress_secs=1800.0,
         nudge_no_progress=False,
         queue_max_age_secs=3600.0,
+        on_limit=OnLimit.NOTIFY,
+        switch_at=0,
         working_dir=Path(os.getcwd()),
         autostart=True,
     )

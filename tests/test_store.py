@@ -17,6 +17,7 @@ import pytest
 
 from circus_failover.process_table import ProcessId
 from circus_failover.records import (
+    AccountRow,
     ActionRow,
     AgentRow,
     ChildRow,
@@ -69,6 +70,11 @@ AGENT = AgentRow(
     launched_at=1010.0,
     health='{"state": "idle"}',
     pushed='{"Stop": {"at": 1.0}}',
+    switched_to="b",
+    switched_from="a",
+    switching="a",
+    limited_until=4.0,
+    interrupted="limited",
 )
 LAUNCH = LaunchRow("bob", 3, "first-start", "ann", "one", "c", 1.0)
 TASK = TaskRow(0, "bob", "read\n\tit's é", "release", "ann", 1.0)
@@ -97,6 +103,22 @@ def test_a_row_comes_back_as_it_was_put(path: Path) -> None:
     assert Store(path).agents()["bob"] == replace(AGENT, phase="down", pid=None, reason=None)
     assert (AGENT.process, AGENT.server) == (ProcessId(10, 2**40), ProcessId(9, 2**40 - 1))
     assert AgentRow("eve").process is None and AgentRow("eve", pid=3).process is None
+
+
+def test_what_is_known_of_an_account_comes_back_as_it_was_put(path: Path) -> None:
+    whole = AccountRow(
+        *("a", "claude", "limited", "5-hour", 9.0, "You've hit your 5-hour limit", 1.0, 2.0, "bob"),
+        *("transcript", 0.5, 0.1, "[1]", "[2]"),
+    )
+    store = Store(path)
+    with store.decision(durable=True):
+        store.put_account(replace(whole, state="available"))
+        store.put_account(whole)
+        store.put_account(AccountRow("b", "codex"))
+    assert Store(path).accounts() == {"a": whole, "b": AccountRow("b", "codex")}
+    with store.decision(durable=True):
+        store.forget_account("a")
+    assert store.accounts() == {"b": AccountRow("b", "codex")}
 
 
 def test_a_launch_comes_back_as_it_was_put(path: Path) -> None:
@@ -503,6 +525,7 @@ def test_a_store_of_the_first_version_is_upgraded_and_keeps_all_that_was_in_it(p
 
 
 OF_A_RUNTIME = ("runtime", "home", "working_dir", "launched_at", "health", "pushed")
+OF_A_SWITCH = ("switched_to", "switched_from", "switching", "limited_until", "interrupted")
 
 
 def test_a_store_of_the_second_version_is_upgraded_and_keeps_all_that_was_in_it(path: Path) -> None:
@@ -515,14 +538,16 @@ def test_a_store_of_the_second_version_is_upgraded_and_keeps_all_that_was_in_it(
     other = sqlite3.connect(path)
     other.executescript(
         "ALTER TABLE agents DROP COLUMN uncleared; DROP TABLE server_exits;"
-        + "".join(f"ALTER TABLE agents DROP COLUMN {name};" for name in OF_A_RUNTIME)
+        + "".join(f"ALTER TABLE agents DROP COLUMN {name};" for name in (*OF_A_RUNTIME, *OF_A_SWITCH))
         + "".join(f"ALTER TABLE tasks DROP COLUMN {name};" for name in ("kind", "assignment", "expires_at"))
-        + "ALTER TABLE launches DROP COLUMN assignment; DROP TABLE assignments; DROP TABLE notices;"
+        + "ALTER TABLE launches DROP COLUMN assignment;"
+        + "".join(f"DROP TABLE {name};" for name in ("assignments", "notices", "accounts"))
         + "UPDATE meta SET value = '2' WHERE name = 'schema'"
     )
     other.close()
     store = Store(path)
-    kept = replace(AGENT, uncleared=None, **{**dict.fromkeys(OF_A_RUNTIME), "runtime": "command"})
+    gone = {**dict.fromkeys((*OF_A_RUNTIME, *OF_A_SWITCH)), "runtime": "command"}
+    kept = replace(AGENT, uncleared=None, **gone)
     assert (store.agent("bob"), store.launches("bob")) == (kept, [LAUNCH])
     with store.decision(durable=True):
         store.put_agent(AGENT)

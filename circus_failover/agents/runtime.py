@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from circus_failover.policy.accounts import Usage
 from circus_failover.policy.health import Sign
 from circus_failover.process_table import ProcessId
 from circus_failover.words import BootStage, Credentials
@@ -62,6 +63,8 @@ class Observation:
     """The conversation its client is in now; None: that cannot be told."""
     last_activity: float | None = None
     """Epoch seconds of the newest entry of its transcript or status; None: that cannot be told."""
+    usage: tuple[Usage, ...] = ()
+    """How much of its account's windows is used, as far as its client says."""
 
 
 @dataclass(frozen=True)
