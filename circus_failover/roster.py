@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from circus.exc import MessageError
 
-from circus_failover import agent_settings, fleet_file, liveness, settings
+from circus_failover import agent_settings, fleet_file, liveness, settings, workforce
 from circus_failover.agent import Agent
 from circus_failover.records import ActionRow, AgentRow
 from circus_failover.store import StoreError
@@ -141,6 +141,9 @@ def _policy(agent: Agent) -> str | None:
             "progress_secs": found.progress_secs,
             "nudge_no_progress": found.nudge_no_progress,
             "queue_max_age_secs": found.queue_max_age_secs,
+            "account": found.account.name if found.account is not None else None,
+            "on_limit": str(found.on_limit),
+            "switch_at": found.switch_at,
         }
     )
 
@@ -275,6 +278,7 @@ class Roster:
             if (raw, loaded) != agent.parsed:
                 agent.settings = agent_settings.parse(raw, loaded, ini, working_dir_is_there=False)
                 agent.parsed = (raw, loaded)
+            self._on_its_account(agent)
             state = self._supervisor.state
             if state is not None and loaded.state_dir != state.path:
                 agent.problems = (
@@ -289,6 +293,16 @@ class Roster:
             self._supervisor.changed_rows.add(agent.identity)
         if agent.observed and agent.phase in (Phase.DOWN, Phase.REFUSED):
             agent.row = replace(agent.row, phase=str(Phase.OBSERVED))
+
+    def _on_its_account(self, agent: Agent) -> None:
+        """Let a switch stand, as long as its section names the account that it was moved from."""
+        found, row = agent.settings, agent.row
+        if found is None or agent.parsed is None or found.configured_account is None:
+            return
+        named = found.configured_account
+        moved = found.settings.account(row.switched_to) if row.switched_to is not None else None
+        stands = moved is not None and moved.runtime == named.runtime and row.switched_from == named.name
+        agent.settings = replace(found, account=moved if stands else named)
 
     def _load(self, path: Path) -> settings.Settings:
         """Read a failover.yaml, unless it is the very file that was read before."""
@@ -324,7 +338,8 @@ class Roster:
             raise MessageError(
                 f"{identity} may still run (pid {row.pid}), and no section names it: declare it, then `rm` it"
             )
-        if store.open_action(identity) is not None:
+        under_way = store.open_action(identity)
+        if under_way is not None and workforce.may_run(under_way):
             raise MessageError(f"the end of {identity} is under way")
         with store.decision(durable=True):
             deleted = store.purge(identity)
@@ -341,6 +356,8 @@ class Roster:
         """Drop an agent whose watcher is gone; the store keeps what it remembers."""
         agent = self.agents.pop(identity, None)
         if agent is not None:
+            agent.forgotten = True
+            agent.wake_waiters()
             self._supervisor.bring_up.let_go(agent)
             self._supervisor.assignments.look(agent)
         self._supervisor.pids.forget(identity)
