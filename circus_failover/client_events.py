@@ -22,6 +22,7 @@ from circus import logger
 
 from circus_failover import process_table
 from circus_failover.agent import Agent
+from circus_failover.agents import claude_usage
 from circus_failover.problems import describe
 from circus_failover.process_table import ProcessId
 from circus_failover.records import AgentRow
@@ -61,6 +62,7 @@ FIELDS: Mapping[str, Kept] = {
     "Notification": {"notification_type": _word, "message": _word},
     "Interrupt": {},
     "SessionEnd": {"reason": _word},
+    claude_usage.EVENT: {"rate_limits": claude_usage.kept},
 }
 """What is kept of each hook beside `at`, `client` and `session_id`; of a list, how long it is."""
 

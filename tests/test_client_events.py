@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circus_failover import client_hooks, process_table, spool
+from circus_failover.agents import claude_usage
 from circus_failover.client_events import FIELDS, LONGEST_WORD, merged
 from circus_failover.records import AgentRow
 
@@ -192,6 +193,18 @@ SAID: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "Interrupt": ({"turn_id": "SECRET"}, {}),
     "SessionEnd": ({"reason": "prompt_input_exit"}, {"reason": "prompt_input_exit"}),
+    "StatusLine": (
+        {
+            "rate_limits": {
+                "five_hour": {"used_percentage": 95, "resets_at": 1795312662},
+                "seven_day": {"used_percentage": 40.5},
+                "other": {"used_percentage": 1, "resets_at": 1},
+                "cwd": "SECRET",
+            },
+            "cwd": "SECRET",
+        },
+        {"rate_limits": {"five_hour": [95.0, 1795312662.0], "seven_day": [40.5, None]}},
+    ),
 }  # fmt: skip
 
 
@@ -203,7 +216,53 @@ def test_only_a_few_words_are_kept_and_never_what_was_asked_or_answered(hook: st
 
 
 def test_every_hook_that_is_installed_is_known() -> None:
-    assert {hook for hooks in client_hooks.HOOKS.values() for hook in hooks} == set(FIELDS)
+    installed = {hook for hooks in client_hooks.HOOKS.values() for hook in hooks}
+    assert {*installed, claude_usage.EVENT} == set(FIELDS)
+
+
+STATUS = (
+    b'{"session_id":"SECRET","cost":{"total_cost_usd":1.5},"rate_limits": {"five_hour":{"used_percentage":%d,'
+    b'"resets_at":1795312662}, "seven_day":{"used_percentage":40}},"thinking":{"enabled":true}}'
+)
+
+
+def test_a_status_line_reports_its_limits_alone_and_only_when_they_are_new(state: Path) -> None:
+    (state / "run").mkdir()
+    for said in (b"", b'{"cwd":"/x"}', STATUS % 94, STATUS % 94, STATUS.replace(b",", b",\n") % 94):
+        run(environment(state), said, "StatusLine")
+    (first,) = reports(state)
+    said_of_it = base64.b64decode(first["payload"])
+    assert b"SECRET" not in said_of_it and b"cost" not in said_of_it
+    # The next launch says it again: circusd forgets what an earlier one reported.
+    run(environment(state), STATUS % 95, "StatusLine")
+    assert len(reports(state)) == 1
+    run(environment(state, FAILOVER_LAUNCH="another"), STATUS % 95, "StatusLine")
+    assert len(reports(state)) == 1
+    found = kept({**first, "client": os.getpid()})
+    assert found is not None
+    limits = {"five_hour": [94.0, 1795312662.0], "seven_day": [40.0, None]}
+    assert found["StatusLine"]["rate_limits"] == limits
+    used = claude_usage.of_event(found["StatusLine"])
+    assert [(one.window, one.used, one.resets_at, one.at) for one in used] == [
+        ("5-hour", 0.94, 1795312662.0, 1000.0),
+        ("weekly", 0.4, None, 1000.0),
+    ]
+
+
+@settings(deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["five_hour", "used_percentage", "resets_at"]), inner)
+        ),
+    )
+)
+def test_no_report_of_a_status_line_is_an_error(said: object) -> None:
+    found = claude_usage.kept(said)
+    for one in claude_usage.of_event({"at": 1000.0, "rate_limits": said if found is None else found}):
+        assert one.used == one.used, "what is no number is no share"
 
 
 def test_what_is_kept_is_short_on_one_line_and_of_the_hook_that_it_says_it_is() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circus_failover import process_table
-from circus_failover.agents import claude_files, claude_home, claude_screen, claude_transcript
+from circus_failover.agents import claude_files, claude_home, claude_screen, claude_transcript, claude_usage
 from circus_failover.agents.claude_files import Status, text
 from circus_failover.agents.claude_look import STATES, Look, reported, session_of
 from circus_failover.agents.claude_screen import Shown
@@ -119,7 +119,7 @@ class ClaudeRuntime:
 
     def fresh(self, agent: AgentSettings, conversation: str) -> tuple[str, ...]:
         """Return the argv that begins a conversation under this id."""
-        return (*agent.command, *agent.args, "--session-id", conversation)
+        return (*agent.command, *agent.args, *claude_usage.arguments(agent), "--session-id", conversation)
 
     def resume(self, agent: AgentSettings, conversation: str, home: Path | None) -> tuple[str, ...] | None:
         """Return the argv that continues a conversation; None when nothing was said in it, or it is no UUID.
@@ -130,7 +130,7 @@ class ClaudeRuntime:
         path = claude_files.transcript(home, agent.working_dir, conversation) if home is not None else None
         if path is None or not claude_files.has_turns(path):
             return None
-        return (*agent.command, *agent.args, "--resume", conversation)
+        return (*agent.command, *agent.args, *claude_usage.arguments(agent), "--resume", conversation)
 
     def check_home(
         self, agent: AgentSettings | None, home: Path, variables: Mapping[str, str], links: Sequence[str]

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from circus_failover.agents import claude_files, claude_screen, claude_transcript
+from circus_failover.agents import claude_files, claude_screen, claude_transcript, claude_usage
 from circus_failover.agents.claude_files import UUID, Status, past, seconds, text
 from circus_failover.agents.claude_screen import Shown
 from circus_failover.agents.claude_transcript import Tail
@@ -62,7 +62,8 @@ class Look:
             signs.extend(self._why_so_long(told))
         else:
             signs.extend(self._told_otherwise())
-        return Observation(tuple(signs), self.conversation, self._activity(signs))
+        usage = claude_usage.of_event(self._own_event(claude_usage.EVENT))
+        return Observation(tuple(signs), self.conversation, self._activity(signs), usage)
 
     def _conversation(self) -> str | None:
         """Return the conversation it is in now; /clear and /resume change it."""

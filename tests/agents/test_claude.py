@@ -236,6 +236,10 @@ class Lab:
         self.status_file.write_text(json.dumps(record))
         return record
 
+    def status_line(self) -> None:
+        """Let the user have a status line."""
+        (self.home / "settings.json").write_text('{"statusLine": {"type": "command", "command": "mine"}}')
+
     def transcript(self, *records: Record, of: str = CONVERSATION, project: str | None = None) -> Path:
         """Write a transcript, with the lines about the client behind it."""
         name = project or "".join(
@@ -298,10 +302,41 @@ def test_the_users_own_home_is_not_named_so_that_its_config_file_stays_where_it_
 
 def test_a_conversation_is_begun_and_continued_by_its_id(lab: Lab) -> None:
     settings = agent(lab, "--model opus")
+    lab.status_line()
     assert lab.runtime.fresh(settings, OTHER) == ("claude", "--model", "opus", "--session-id", OTHER)
     lab.transcript(prompt(lab.now))
     wanted = ("claude", "--model", "opus", "--resume", CONVERSATION)
     assert lab.runtime.resume(settings, CONVERSATION, lab.home) == wanted
+
+
+@pytest.mark.parametrize("place", ["home/settings.json", "work.dir/.claude/settings.local.json", ""])
+def test_it_tells_how_much_is_used_where_nobody_has_a_status_line_of_his_own(
+    lab: Lab, tmp_path: Path, place: str
+) -> None:
+    using = agent(lab, "--settings {}" if not place else "")
+    if place:
+        (lab.home / "settings.json").write_text('{"model": "opus"}')
+        name, given, *rest = lab.runtime.fresh(using, OTHER)[1:]
+        assert (name, rest) == ("--settings", ["--session-id", OTHER])
+        line = json.loads(given)["statusLine"]
+        assert line["type"] == "command" and line["command"].endswith("failover-event StatusLine || :")
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text('{"statusLine": {"type": "command", "command": "mine"}}')
+        assert lab.runtime.fresh(using, OTHER) == ("claude", "--session-id", OTHER)
+        (tmp_path / place).write_text("{broken")
+    assert "statusLine" not in str(lab.runtime.fresh(using, OTHER)), "what is unreadable may be a status line"
+    assert lab.runtime.fresh(agent(lab, account=False), OTHER) == ("claude", "--session-id", OTHER)
+
+
+def test_what_its_status_line_reported_in_this_launch_is_how_much_is_used(lab: Lab) -> None:
+    assert lab.look()[1].usage == ()
+    limits = {"five_hour": [95.0, lab.now + 60], "seven_day": [40.0, None]}
+    lab.events = {"StatusLine": {"at": lab.now - 5, "rate_limits": limits}}
+    five, week = lab.look()[1].usage
+    assert (five.window, five.used, five.resets_at) == ("5-hour", 0.95, lab.now + 60)
+    assert (week.window, week.used, week.resets_at, week.at) == ("weekly", 0.4, None, lab.now - 5)
+    lab.events = {"StatusLine": {"at": lab.launched_at - 5, "rate_limits": limits}}
+    assert lab.look()[1].usage == (), "an earlier launch may have been on another account"
 
 
 def test_nothing_is_resumed_where_the_client_would_end_or_ask(lab: Lab, tmp_path: Path) -> None:
