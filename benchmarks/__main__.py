@@ -21,6 +21,7 @@ from benchmarks import (
     canary,
     clients,
     dispatch,
+    failover,
     fleet_view,
     hook_times,
     idle,
@@ -36,7 +37,7 @@ from benchmarks.result import Result, markdown, table
 
 NAMES = (
     *("start", "wakes", "supervise", "canary", "hooks", "wake", "keepers", "fleet", "idle", "clients"),
-    *("dispatch", "work"),
+    *("dispatch", "work", "failover"),
 )
 
 
@@ -67,6 +68,8 @@ class Size:
     pool: int
     assignments: int
     work_secs: float
+    limits: int
+    limited: int
 
 
 FULL = Size(
@@ -89,8 +92,12 @@ FULL = Size(
     50,
     1000,
     10.0,
+    10,
+    20,
 )
-QUICK = Size(20, 1, (10, 60), 5, 60, 30, 5, 20, 3, (10,), (1.0,), 10.0, (1, 50), 10, 5.0, 2, 10, 100, 2.0)
+QUICK = Size(
+    20, 1, (10, 60), 5, 60, 30, 5, 20, 3, (10,), (1.0,), 10.0, (1, 50), 10, 5.0, 2, 10, 100, 2.0, 2, 3
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -127,6 +134,7 @@ def measure(chosen: tuple[str, ...], size: Size) -> list[Result]:
         "canary": lambda: canary.benchmark(size.watched, size.kills, size.rounds, size.still_secs),
         "dispatch": lambda: dispatch.benchmark(size.large, WAITING_FOR_EACH * size.large, size.ticks),
         "work": lambda: work.benchmark(size.pool, size.assignments, size.work_secs),
+        "failover": lambda: failover.benchmark(size.limits, size.limited),
     }
     found: dict[str, list[Result]] = {}
     for name, run in alone.items():

@@ -56,21 +56,9 @@ def benchmark(rounds: int) -> list[Result]:
 def _measure(clients: Clients, runtime: str, rounds: int) -> Result:
     say(f"{rounds} wakes of a {runtime} agent, and as many starts of {runtime} alone")
     with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="cf-"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        stack.callback(end_marked, str(folder))
-        network = stack.enter_context(Network())
-        assert network.listener is not None
-        mock = Mock(network.listener)
-        stack.callback(mock.close)
-        work = folder / "work"
-        work.mkdir()
-        home = _home(runtime, folder, mock, work)
-        (folder / "fleet").mkdir()
-        fleet = Fleet(folder / "fleet")
-        stack.callback(fleet.close)
-        real = RealFleet(fleet, clients, network, mock)
-        real.account(home, folder / "shared")
+        yard = Yard(stack, clients)
+        folder, work, fleet, real = yard.folder, yard.work, yard.real.fleet, yard.real
+        home = yard.account(runtime, "a")
         args = "--dangerously-skip-permissions" if runtime == "claude" else ""
         for name in ("ours", "bare"):
             real.agent(name, home, work, args, failover__ready_secs="0")
@@ -90,8 +78,8 @@ def _measure(clients: Clients, runtime: str, rounds: int) -> Result:
             own.mkdir()
             begun = time.perf_counter()
             argv = [str(program), *resume, *args.split()]
-            client = Client(own, network, argv, home.variables, work, str(folder))
-            _until(_ready(runtime, home, client, work, conversation))
+            client = Client(own, yard.network, argv, home.variables, work, str(folder))
+            until(ready(runtime, home, client, work, conversation))
             taken["bare"].append(time.perf_counter() - begun)
             client.end(signal.SIGTERM)
             with Events(fleet) as events:
@@ -111,17 +99,38 @@ def _measure(clients: Clients, runtime: str, rounds: int) -> Result:
     )
 
 
-def _home(runtime: str, folder: Path, mock: Mock, work: Path) -> Home:
-    if runtime == "claude":
-        claude = accounts.make_claude_home(folder / "home", "a", mock.url, [work])
-        claude.link(folder / "shared", accounts.CLAUDE_SHARED)
-        return claude
-    codex = accounts.make_codex_home(folder / "home", "a", mock.url, [work])
-    codex.link(folder / "shared", accounts.CODEX_SHARED)
-    return codex
+class Yard:
+    """A temporary folder with a mock of the services, and a fleet of real clients in its network."""
+
+    def __init__(self, stack: ExitStack, clients: Clients) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="cf-"))
+        stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        stack.callback(end_marked, str(self.folder))
+        self.network = stack.enter_context(Network())
+        assert self.network.listener is not None
+        self.mock = Mock(self.network.listener)
+        stack.callback(self.mock.close)
+        self.work = self.folder / "work"
+        self.work.mkdir()
+        (self.folder / "fleet").mkdir()
+        fleet = Fleet(self.folder / "fleet")
+        stack.callback(fleet.close)
+        self.real = RealFleet(fleet, clients, self.network, self.mock)
+
+    def account(self, runtime: str, name: str) -> Home:
+        """Add an account, which shares what lets it stand in for the others."""
+        folder, shared = self.folder / f"home-{name}", self.folder / "shared"
+        if runtime == "claude":
+            home: Home = accounts.make_claude_home(folder, name, self.mock.url, [self.work])
+            home.link(shared, accounts.CLAUDE_SHARED)
+        else:
+            home = accounts.make_codex_home(folder, name, self.mock.url, [self.work])
+            home.link(shared, accounts.CODEX_SHARED)
+        self.real.account(home, shared)
+        return home
 
 
-def _ready(runtime: str, home: Home, client: Client, work: Path, conversation: str) -> Callable[[], bool]:
+def ready(runtime: str, home: Home, client: Client, work: Path, conversation: str) -> Callable[[], bool]:
     """Return what says whether a client that was started by itself is ready."""
 
     def screen() -> Screen | None:
@@ -133,9 +142,10 @@ def _ready(runtime: str, home: Home, client: Client, work: Path, conversation: s
     return lambda: RUNTIMES[runtime].boot(place).stage is BootStage.READY
 
 
-def _until(ready: Callable[[], bool]) -> None:
-    until = time.monotonic() + READY_SECS
+def until(ready: Callable[[], bool]) -> None:
+    """Wait until a client is ready."""
+    end = time.monotonic() + READY_SECS
     while not ready():
-        if time.monotonic() > until:
+        if time.monotonic() > end:
             raise RuntimeError(f"the client is not ready within {READY_SECS:g} s")
         time.sleep(POLL_SECS)

@@ -1,0 +1,163 @@
+"""Real clients whose account reaches its limit: they go on in the same conversation on another account."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clients.accounts import ClaudeHome, CodexHome, Home
+from tests.clients.faults import Fault
+from tests.clients.install import Clients
+from tests.clients.mock_api import Mock
+from tests.clients.network import Network
+from tests.clients.real_fleet import RealFleet
+from tests.clients.waiting import LONGEST_SECS
+from tests.live.conftest import fleet as fleet  # a fixture
+from tests.live.fleet import Fleet, wait_for
+
+BYPASS = "--dangerously-skip-permissions"
+
+
+@pytest.fixture
+def real(fleet: Fleet, clients: Clients, network: Network, mock: Mock) -> RealFleet:
+    """A fleet in the network of the clients, whose agents change their accounts."""
+    fleet.plugins["plugin:failover"] = {
+        "use": "circus_failover.plugins.AccountFailover",
+        "interval": "0.5",
+        "pace": "0.2",
+    }
+    return RealFleet(fleet, clients, network, mock)
+
+
+def accounts(fleet: Fleet) -> dict[str, dict[str, Any]]:
+    """Return what `accounts` says, by name."""
+    said = fleet.ctl("--json", "accounts")
+    assert said.code == 0, said
+    return {one["name"]: one for one in json.loads(said.out)["accounts"]}
+
+
+def heard(real: RealFleet, home: Home, *first: str) -> list[tuple[str, ...]]:
+    """Return what was said in conversations on an account that began with these prompts."""
+    asked = (one.prompts for one in real.mock.asked(home.key) if one.conversation)
+    return [prompts for prompts in asked if prompts[: len(first)] == first]
+
+
+def await_account(fleet: Fleet, name: str, account: str) -> dict[str, Any]:
+    """Wait until an agent is up on an account."""
+
+    def look() -> dict[str, Any] | None:
+        view = fleet.view(name)
+        return view if (view["account"], view["phase"]) == (account, "up") else None
+
+    return wait_for(f"{name} is up on {account}", look, LONGEST_SECS)
+
+
+def until_open(gate: Path) -> str:
+    """Return a tool call that goes on until a file is there."""
+    return f"[[bash until test -e {shlex.quote(str(gate))}; do sleep 0.1; done]]"
+
+
+def transcripts(folder: Path) -> list[Path]:
+    """Return the transcripts that two accounts share."""
+    return list((folder / "shared" / "projects").glob("*/*.jsonl"))
+
+
+def test_a_turn_that_a_limit_cuts_off_is_answered_on_another_account_in_the_same_conversation(
+    real: RealFleet, claude_home: Callable[..., ClaudeHome], work: Path, folder: Path
+) -> None:
+    fleet, a, b = real.fleet, claude_home("a", shared=True), claude_home("b", shared=True)
+    gate = folder / "gate"
+    real.account(a, folder / "shared")
+    real.account(b)
+    real.agent("x", a, work, BYPASS)
+    fleet.start()
+    fleet.await_phase("x", "up", LONGEST_SECS)
+    conversation = fleet.view("x")["conversation"]
+    real.task("x", "remember PAPAYA")
+    real.await_heard(a.key, "remember PAPAYA")
+    real.await_state("x", "idle")
+
+    real.task("x", f"what did I say? {until_open(gate)}")
+    wait_for("its tool runs", lambda: real.tools("x", "bash"), LONGEST_SECS)
+    real.mock.fail(Fault.LIMIT_5H, a.key)
+    gate.touch()
+    said = ("remember PAPAYA", "what did I say?")
+    (told,) = wait_for("it is answered on b", lambda: set(heard(real, b, *said)), LONGEST_SECS)
+    assert len(told) == 3, "the interrupted turn goes on, and is told so once"
+    real.await_state("x", "idle")
+    view, (now, before, *_) = fleet.view("x"), fleet.launches("x")
+    assert (view["account"], view["conversation"]) == ("b", conversation)
+    assert (now.account, now.cause, now.wake_cause) == ("b", "switched", "resume-requested")
+    assert (before.account, before.planned, before.end_cause) == ("a", True, "switched")
+    assert set(heard(real, b, *said)) == {told} and not heard(real, a, *told)
+    assert len(transcripts(folder)) == 1
+    known = accounts(fleet)
+    assert known["a"]["state"] == "limited" and known["a"]["until"] > time.time() + 3000
+    assert known["b"]["state"] == "available"
+
+    # The other one reaches its limit too: it is held, and goes on by itself after the reset.
+    resets_at = real.mock.fail(Fault.LIMIT_5H, b.key, resets_in=20).resets_at
+    real.task("x", "and now?")
+    held = fleet.await_phase("x", "held", LONGEST_SECS)
+    assert held["cause"] == "limited" and held["held_until"] >= resets_at
+    refused = fleet.ctl("wake", "x")
+    assert refused.code == 3 and "limit" in refused.err
+    real.mock.heal(b.key)
+    wait_for("it goes on", lambda: heard(real, b, *told, "and now?"), LONGEST_SECS)
+    assert fleet.launches("x")[0].started_at >= resets_at
+    real.await_state("x", "idle")
+    assert fleet.view("x")["conversation"] == conversation and len(transcripts(folder)) == 1
+    with fleet.store() as store:
+        assert not [launch for launch in store.launches("x") if launch.end_cause and not launch.planned]
+    secrets = [home.key for home in (a, b)]
+    for path in (*fleet.state.rglob("*"), fleet.log):
+        if path.is_file():
+            assert not any(secret.encode() in path.read_bytes() for secret in secrets), path
+
+
+def test_codex_goes_on_on_another_account_too(
+    real: RealFleet, codex_home: Callable[..., CodexHome], work: Path, folder: Path
+) -> None:
+    fleet, a, b = real.fleet, codex_home("a", shared=True), codex_home("b", shared=True)
+    real.account(a, folder / "shared-codex")
+    real.account(b)
+    real.agent("x", a, work)
+    fleet.start()
+    fleet.await_phase("x", "up", LONGEST_SECS)
+    real.task("x", "remember PAPAYA")
+    real.await_heard(a.key, "remember PAPAYA")
+    real.await_state("x", "idle")
+    conversation = fleet.view("x")["conversation"]
+    real.mock.fail(Fault.LIMIT_5H, a.key)
+    real.task("x", "what did I say?")
+    said = ("remember PAPAYA", "what did I say?")
+    (told,) = wait_for("it is answered on b", lambda: set(heard(real, b, *said)), LONGEST_SECS)
+    assert len(told) == 3
+    view = await_account(fleet, "x", "b")
+    assert view["conversation"] == conversation
+    assert accounts(fleet)["a"]["state"] == "limited"
+
+
+def test_an_account_that_is_nearly_used_up_is_left_between_two_tasks(
+    real: RealFleet, claude_home: Callable[..., ClaudeHome], work: Path, folder: Path
+) -> None:
+    fleet, a, b = real.fleet, claude_home("a", shared=True), claude_home("b", shared=True)
+    real.account(a, folder / "shared")
+    real.account(b)
+    real.agent("x", a, work, BYPASS, failover__switch_at="90")
+    fleet.start()
+    fleet.await_phase("x", "up", LONGEST_SECS)
+    real.mock.fail(Fault.NEAR_LIMIT, a.key)
+    real.task("x", "remember PAPAYA")
+    await_account(fleet, "x", "b")
+    usage = {one["window"]: one["used"] for one in accounts(fleet)["a"]["usage"]}
+    assert usage == {"5-hour": pytest.approx(0.95), "weekly": pytest.approx(0.4)}
+    real.task("x", "what did I say?")
+    real.await_heard(b.key, "remember PAPAYA", "what did I say?")
+    assert [launch.account for launch in fleet.launches("x")] == ["b", "a"]
