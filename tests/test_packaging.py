@@ -91,7 +91,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     home = folder / "env"
     venv.create(home, with_pip=False, symlinks=True)
     paths = {name: str(home) for name in ("base", "platbase")}
-    library = Path(sysconfig.get_path("purelib", "venv" if sys.version_info >= (3, 11) else None, paths))
+    library = Path(
+        sysconfig.get_path(
+            "purelib", "venv" if sys.version_info >= (3, 11) else sysconfig.get_default_scheme(), paths
+        )
+    )
     # Behind the new environment's own folder, and without the editable install that the tests run from.
     dependencies = sysconfig.get_path("purelib")
     (library / "dependencies.pth").write_text(f"import sys; sys.path.append({dependencies!r})\n")
