@@ -2,7 +2,8 @@
 
 A server in a stopped state is seen in the process table for nothing; other hangs are found by asking one
 server at a time, in turn, with a client that is given 2 s. One that is silent twice in a row is wedged: that
-is said once, and once more when it answers again. Nothing is killed, and nothing else follows from it.
+is said once, and once more when it answers again. Nothing is killed; an agent that was refused a launch
+since its server did not answer is merely down once that answers, or is gone, and its restart policy goes on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from circus_failover import process_table, tmux
 from circus_failover.agent import Agent
 from circus_failover.process_table import ProbeFailed, ProcessId
 from circus_failover.store import StoreError
-from circus_failover.words import Phase
+from circus_failover.words import Cause, Phase
 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
@@ -87,10 +88,10 @@ class ServerProbe:
             self._begin(min(among, key=lambda server: self._asked.get(server, 0.0)))
 
     def _by_server(self) -> dict[Server, list[Agent]]:
-        """Return the running agents of each server."""
+        """Return the agents of each server that run, or are refused for it."""
         found: dict[Server, list[Agent]] = {}
         for agent in self._supervisor.roster.agents.values():
-            if _runs(agent):
+            if _runs(agent) or _refused(agent):
                 found.setdefault(Server(str(agent.row.socket), agent.row.server), []).append(agent)
         return found
 
@@ -169,6 +170,7 @@ class ServerProbe:
     # -- what came of it -------------------------------------------------------------------------------
 
     def _speaks(self, server: Server) -> None:
+        self._permit(server, "answers")
         silence = self._silent.pop(server, None)
         if silence is None or silence.probes < SILENCES:
             return
@@ -183,7 +185,7 @@ class ServerProbe:
         """Show the agents of a wedged server as what they are, each once."""
         if silence.probes < SILENCES:
             return
-        for agent in agents:
+        for agent in filter(_runs, agents):
             agent.wedged = True
             if agent.identity not in silence.agents:
                 silence.agents.add(agent.identity)
@@ -193,9 +195,25 @@ class ServerProbe:
     def _forget(self, server: Server) -> None:
         """No agent lives in it any more, or it has ended: its silence says nothing."""
         self._asked.pop(server, None)
+        if not _may_live(server):
+            self._permit(server, "is gone")
         if self._silent.pop(server, None) is not None:
             for agent in self._by_server().get(server, []):
                 agent.wedged = False
+
+    def _permit(self, server: Server, what: str) -> None:
+        """Nothing is in the way any more of agents that were refused since their server did not answer."""
+        for agent in filter(_refused, self._by_server().get(server, [])):
+            reason = f"its tmux server {what}: a launch is not refused any more"
+            rests = Phase.PARKED if agent.row.parked_by is not None else Phase.DOWN
+            self._supervisor.record(
+                agent,
+                "server-answers",
+                {"socket": server.socket, "reason": reason},
+                phase=Phase.STOPPED if agent.row.stay_stopped else rests,
+                cause=agent.last_cause or Cause.ENDED_UNKNOWN,
+                reason=reason,
+            )
 
     def _say(self, server: Server, silence: Silence, agents: list[Agent], *, wedged: bool) -> None:
         """Write one line about a server, however many agents live in it."""
@@ -232,6 +250,11 @@ class ServerProbe:
 def _runs(agent: Agent) -> bool:
     row = agent.row
     return row.socket is not None and row.pid is not None and row.phase in _RUNNING
+
+
+def _refused(agent: Agent) -> bool:
+    row = agent.row
+    return row.socket is not None and (row.phase, row.cause) == (Phase.REFUSED, Cause.SERVER_WEDGED)
 
 
 def _suspicious(server: Server) -> bool:

@@ -152,6 +152,20 @@ def test_nothing_is_launched_beside_a_wedged_server(fleet: Fleet) -> None:
     assert alive(alpha["pid"])
 
 
+def test_one_that_dies_beside_a_wedged_server_comes_back_when_that_answers(fleet: Fleet) -> None:
+    fleet.agent("alpha", failover__restart="always")
+    fleet.guard(interval="0.5")
+    fleet.start()
+    (alpha,) = fleet.await_up("alpha")
+    os.kill(alpha["server_pid"], signal.SIGSTOP)
+    os.kill(alpha["pid"], signal.SIGKILL)
+    assert fleet.await_phase("alpha", "refused")["cause"] == "server-wedged"
+    os.kill(alpha["server_pid"], signal.SIGCONT)
+    wait_for("it is back", lambda: fleet.view("alpha")["generation"] == 2, WEDGED_SECS)
+    fleet.await_up("alpha")
+    assert "server-answers" in [line["ev"] for line in fleet.lifecycle() if line.get("identity") == "alpha"]
+
+
 def test_a_wedged_agent_can_be_stopped(fleet: Fleet) -> None:
     fleet.agent("alpha")
     fleet.start()
