@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,27 @@ def await_account(fleet: Fleet, name: str, account: str) -> dict[str, Any]:
         return view if (view["account"], view["phase"]) == (account, "up") else None
 
     return wait_for(f"{name} is up on {account}", look, LONGEST_SECS)
+
+
+def went_on(real: RealFleet, home: Home, turn: str) -> list[tuple[str, ...]]:
+    """Return the requests on an account that went on with a turn that was cut off."""
+    return [prompts for prompts in heard(real, home) if turn in prompts[-2:-1]]
+
+
+def kill_in_the_midst(fleet: Fleet, who: str) -> None:
+    """Kill somebody while the switch of `x` is under way: the plugin, the keeper, or the new client."""
+    generation = fleet.view("x")["generation"]
+    if who == "plugin":
+        wait_for("its end is under way", lambda: fleet.view("x")["phase"] != "up", LONGEST_SECS)
+        with fleet.store() as store:
+            os.kill(store.plugins()["AccountFailover"].pid, signal.SIGKILL)
+        return
+    begun = wait_for(
+        "it is launched",
+        lambda: (view := fleet.view("x"))["generation"] > generation and view["pid"] and view,
+        LONGEST_SECS,
+    )
+    os.kill(fleet.keeper("x") if who == "keeper" else begun["pid"], signal.SIGKILL)
 
 
 def until_open(gate: Path) -> str:
@@ -120,6 +144,57 @@ def test_a_turn_that_a_limit_cuts_off_is_answered_on_another_account_in_the_same
     for path in (*fleet.state.rglob("*"), fleet.log):
         if path.is_file():
             assert not any(secret.encode() in path.read_bytes() for secret in secrets), path
+
+
+def test_whoever_is_killed_at_any_step_of_a_switch_no_turn_is_lost_or_doubled(
+    real: RealFleet, claude_home: Callable[..., ClaudeHome], work: Path, folder: Path
+) -> None:
+    fleet, here, there = real.fleet, claude_home("a", shared=True), claude_home("b", shared=True)
+    real.account(here, folder / "shared")
+    real.account(there)
+    real.agent("x", here, work, BYPASS)
+    fleet.start()
+    fleet.await_phase("x", "up", LONGEST_SECS)
+    conversation, killed = fleet.view("x")["conversation"], ("plugin", "keeper", "client")
+    steps = ("intent-written", "worker-started", "switch-ended", "launch-recorded", "switch-up")
+    turns: list[str] = []
+    for number, step in enumerate((*steps, *killed)):
+        gate, turn = folder / f"gate-{number}", f"turn {step}"
+        turns.append(turn)
+        real.task("x", f"{turn} {until_open(gate)}")
+        wait_for("its tool runs", lambda: real.tools("x", "bash"), LONGEST_SECS)
+        if step in steps:
+            fleet.end(signal.SIGKILL)
+            fleet.start(crash_at=step)
+        real.mock.fail(Fault.LIMIT_5H, here.key)
+        gate.touch()
+        if step in steps:
+            fleet.crashed(timeout=LONGEST_SECS)
+            fleet.start()
+        else:
+            kill_in_the_midst(fleet, step)
+        if step == "client":
+            # Its launch on the other account was killed: it is parked where it was, and loses nothing.
+            parked = fleet.await_phase("x", "parked", LONGEST_SECS)
+            assert (parked["account"], parked["cause"]) == (here.name, "switch-failed")
+            real.mock.heal(here.key)
+            fleet.ctl("accounts", "forget", here.name)
+            assert fleet.ctl("wake", "x", timeout=LONGEST_SECS).code == 0
+            here, there = there, here
+        wait_for(f"{turn} goes on", partial(went_on, real, there, turn), LONGEST_SECS)
+        view = await_account(fleet, "x", there.name)
+        real.await_state("x", "idle")
+        assert view["conversation"] == conversation and len(transcripts(folder)) == 1
+        assert [path.stem for path in folder.glob("claude-*/sessions/*.json")] == [str(view["pid"])]
+        assert len(went_on(real, there, turn)) == 1 and not went_on(real, here, turn)
+        real.mock.heal()
+        fleet.ctl("accounts", "forget", here.name)
+        here, there = there, here
+    *_, (*said, _) = heard(real, here)
+    assert [prompt for prompt in said if prompt in turns] == turns
+    with fleet.store() as store:
+        agent = store.agent("x")
+    assert agent is not None and (agent.loop, agent.switching) == ("closed", None)
 
 
 def test_codex_goes_on_on_another_account_too(
