@@ -17,11 +17,18 @@ from circus_failover import crashpoint, process_table, stuck_agents
 from circus_failover.agent import COARSE_SECS, NOWHERE, UNPARKED, Agent, Ticket
 from circus_failover.endings import CAUSES, PARKED_BY, afresh
 from circus_failover.records import ActionRow, TaskRow
+from circus_failover.spool import Later
 from circus_failover.store import Store, StoreError
-from circus_failover.words import Asked, Cause, IntentAction, Phase, WakeAsked, WakeMode
+from circus_failover.words import Asked, Cause, FaultKind, IntentAction, Phase, State, WakeAsked, WakeMode
 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
+
+_LACKED = {
+    FaultKind.USAGE_LIMIT: Cause.USAGE_LIMIT,
+    FaultKind.CREDIT: Cause.USAGE_LIMIT,
+    FaultKind.CREDENTIALS: Cause.CREDENTIALS,
+}
 
 
 @dataclass(frozen=True)
@@ -46,13 +53,21 @@ class Aftermath:
         self._supervisor = supervisor
 
     def ended(self, agent: Agent | None, name: str, report: dict[str, Any]) -> None:
-        """Take in a worker's report, once, and let follow what the intent says."""
+        """Take in a worker's report, once, and let follow what the intent says.
+
+        Raises:
+            Later: no section names the agent; when one does again, the end is still what somebody asked for.
+        """
         store = self._supervisor.store
         if store is None:
             raise StoreError("there is no store")
         if report["outcome"] == "failed":
             logger.error("circus-failover: worker of %s: %s", report["identity"], report.get("reason"))
             return
+        if agent is None:
+            open_end = store.open_action(report["identity"])
+            if open_end is not None and open_end.id == report["action"]:
+                raise Later
         if agent is None or agent.action is None or agent.action.id != report["action"]:
             with store.decision(durable=True):
                 store.take_in(name, time.time())
@@ -68,6 +83,8 @@ class Aftermath:
             self._cleared(agent, action, name, report)
         else:
             self._ended(agent, action, intent, name, report)
+        if intent is IntentAction.REMOVE:
+            agent.leave()
         agent.action = None
         self._supervisor.workforce.done(action.id)
         self._supervisor.watches.settle()
@@ -110,7 +127,9 @@ class Aftermath:
                 self._supervisor.deliveries.begin_afresh(agent, store, action.who)
 
         phases = {IntentAction.STOP: Phase.STOPPED, IntentAction.PARK: Phase.PARKED}
-        changes: dict[str, Any] = {"phase": phases.get(intent, Phase.DOWN), "uncleared": None}
+        # A launch that was on its way to another account goes there no more, whatever has ended it.
+        void = self._supervisor.switches.void(agent)
+        changes: dict[str, Any] = {"phase": phases.get(intent, Phase.DOWN), "uncleared": None, **void}
         if agent.row.generation == action.generation:
             # Also the next circusd, should this one die here, brings it back: a start was under way.
             if intent is IntentAction.RESTART:
@@ -119,6 +138,13 @@ class Aftermath:
                 changes.update(afresh())
             if intent in PARKED_BY and died is None:
                 changes.update(self._parked(agent, action, intent, float(report["at"])))
+            if intent is IntentAction.SWITCH and died is None:
+                changes.update(self._supervisor.switches.ended(agent, action))
+            elif intent is IntentAction.LIMIT and died is None:
+                changes.update(_limited(action))
+        if died is not None and intent in (IntentAction.SWITCH, IntentAction.LIMIT):
+            # It was gone before it could be ended: its restart policy says what follows.
+            changes.update(cause=died.cause)
         agent.last_cause = str(cause if died is None else died.cause)
         self._supervisor.pids.forget(agent.identity)
         self._supervisor.record(
@@ -142,6 +168,10 @@ class Aftermath:
             self._count(agent, died)
         elif intent is IntentAction.STUCK:
             stuck_agents.ended(self._supervisor, agent, action, report)
+        elif intent is IntentAction.SWITCH:
+            self._supervisor.switches.is_ended(agent, action)
+        if void:
+            self._supervisor.switches.now_on(agent)
         if intent is IntentAction.FRESH:
             self._supervisor.deliveries.reload(agent)
             age = float(report["at"]) - agent.row.ready_at if agent.row.ready_at is not None else None
@@ -157,6 +187,8 @@ class Aftermath:
             agent.last_cause = str(died.cause)
             if agent.phase in (Phase.DOWN, Phase.STOPPED):
                 changes.update(cause=died.cause, reason=died.reason)
+            elif agent.row.cause == str(Cause.SWITCH_FAILED):
+                changes.update(reason=f"{agent.row.reason}; {died.reason}")
         self._supervisor.record(
             agent,
             "cleared",
@@ -208,10 +240,18 @@ class Aftermath:
         what = f"the launch failed: {verdict or evidence}" if failed else evidence
         told = bool(action.spec.get("told"))
         screen = str(report.get("last_output") or launch.last_output or "")
-        reason = what if told else _with_last_line(what, screen)
+        # Of a launch that showed nothing its verdict is what was kept as its last output.
+        reason = what if told or screen == verdict else _with_last_line(what, screen)
         if failed and not told and launch.mode == str(WakeMode.RESUME):
             reason += f"; it was a resume: `wake {agent.identity} --fresh` begins a new conversation"
-        cause = Cause.LAUNCH_FAILED if failed else _how(status, number, lives_on)
+        if failed:
+            cause = Cause(action.spec.get("cause") or Cause.LAUNCH_FAILED)
+        else:
+            cause = _how(status, number, lives_on)
+        lacked = _lacked(agent, launch.ended_at) if cause is Cause.EXITED else None
+        if lacked is not None:
+            cause, seen = lacked
+            reason, evidence = f"{reason}; before that {seen}", f"{evidence}; before that {seen}"
         return _Death(cause, reason, evidence, True, status, number, report.get("last_output"))
 
     def _count(self, agent: Agent, died: _Death) -> None:
@@ -242,6 +282,8 @@ class Aftermath:
             await supervisor.bring_up.start(agent, action.who, asked=Asked.WAKE)
         elif intent is IntentAction.STUCK:
             await stuck_agents.bring_back(supervisor, agent, action)
+        elif intent is IntentAction.SWITCH:
+            await supervisor.switches.carry_on(agent, action.who)
         elif intent is IntentAction.CLEAR and action.spec.get("then") == "start":
             ticket = _ticket(action)
             await supervisor.bring_up.start(
@@ -252,7 +294,7 @@ class Aftermath:
         """Take an agent's watcher out of Circus; its history stays, its tasks are cancelled and returned."""
         supervisor, watcher = self._supervisor, agent.watcher
         # At circusd's start its turn to be started may still come: `hooks.enrol` looks at this.
-        watcher.failover_removed = True
+        agent.leave()
         waiting = supervisor.deliveries.waiting(agent)
         cancelled = supervisor.deliveries.cancel(agent, waiting, "its agent was removed", "rm")
         await supervisor.turns.run(
@@ -286,6 +328,11 @@ class Aftermath:
             loop_from=agent.row.generation,
             last_task=None,
             uncleared=None,
+            switched_to=None,
+            switched_from=None,
+            switching=None,
+            limited_until=None,
+            interrupted=None,
             **NOWHERE,
             **UNPARKED,
         )
@@ -316,6 +363,25 @@ def _ticket(action: ActionRow) -> Ticket:
         return Ticket(Asked.RESTORE, action.who)
     asked, who, wake, topic = given
     return Ticket(Asked(asked), who, WakeAsked(wake), topic)
+
+
+def _limited(action: ActionRow) -> dict[str, Any]:
+    """Return the columns of an agent that was ended since nothing can be done on its account."""
+    until = action.spec.get("limited_until")
+    return {
+        "phase": Phase.PARKED if until is None else Phase.HELD,
+        "limited_until": until,
+        "interrupted": str(Cause.LIMITED),
+    }
+
+
+def _lacked(agent: Agent, ended_at: float) -> tuple[Cause, str] | None:
+    """Return for want of what an agent did not get on when it exited, and what said so; None: of nothing."""
+    seen = agent.last_look()
+    if seen is None or not seen.holds(ended_at) or seen.health.state not in (State.LIMITED, State.WAITING):
+        return None
+    cause = _LACKED.get(seen.health.fault.kind) if seen.health.fault is not None else None
+    return None if cause is None else (cause, seen.health.evidence)
 
 
 def _how(status: int | None, number: int | None, lives_on: bool) -> Cause:

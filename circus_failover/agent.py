@@ -20,6 +20,7 @@ from circus_failover.words import Asked, Cause, Mode, Phase, State, WakeAsked
 
 UNPARKED: dict[str, Any] = dict.fromkeys(("parked_by", "parked_at", "parked_conversation"))
 """The columns of a park that is spent."""
+BEING_REMOVED = "it is being removed"
 NOWHERE: dict[str, Any] = dict.fromkeys(("pid", "pid_start", "server_pid", "server_start", "pane"))
 """The columns of a launch that is not there yet, or not any more."""
 COARSE_SECS = 2.0
@@ -67,6 +68,8 @@ class Starting:
     """The dialogs that were answered, and how."""
     hopeless: str | None = None
     """Why it will not become ready."""
+    dialog: str | None = None
+    """The dialog that it got no further than."""
     last_words: str = ""
     """How far it was when its time was over."""
     pushed: str | None = None
@@ -113,6 +116,8 @@ class Agent:
     """What the gate would say, found when a live agent was adopted."""
     judged_accounts: int = 0
     """How many account homes the gate looked at."""
+    forgotten: bool = False
+    """No section names it any more, so nothing more is heard here; one that comes back is another object."""
     readopting: bool = False
     readopt_failures: int = 0
     readopt_after: float = 0.0
@@ -131,6 +136,15 @@ class Agent:
         if self.problems is None and self.settings is not None:
             return self.settings.mode is Mode.OBSERVE
         return self.phase is Phase.OBSERVED if self.observe_wanted is None else self.observe_wanted
+
+    @property
+    def removed(self) -> bool:
+        """Whether it is being taken out of Circus for good: nothing launches it any more."""
+        return bool(getattr(self.watcher, "failover_removed", False))
+
+    def leave(self) -> None:
+        """Let no start that waits for its turn launch it any more (`hooks.enrol`): it is removed."""
+        self.watcher.failover_removed = True
 
     @property
     def socket(self) -> Path | None:
@@ -234,7 +248,7 @@ class Agent:
             "cause": row.cause,
             "last_cause": self.last_cause,
             "runtime": settings.runtime if settings else None,
-            "account": (settings.account.name if settings and settings.account else None) or row.account,
+            "account": self._account(runs),
             "pool": settings.pool if settings else None,
             "mode": str(settings.mode) if settings else None,
             "restart": str(settings.restart) if settings else None,
@@ -254,13 +268,32 @@ class Agent:
             "wedged": self.wedged,
             "conversation": row.conversation,
             "parked_by": row.parked_by,
-            "held_until": row.loop_until if row.loop == "open" else None,
+            "held_until": self._held_until(),
             "state_source": str(health.source) if health.source else None,
             "state_at": health.at,
             "state_what": health.what or None,
             "state_evidence": health.evidence or None,
             "fault": agent_health.plain_fault(health.fault) if health.fault else None,
+            "switched_from": row.switched_from if row.switched_to is not None else None,
+            "switching_from": row.switching,
+            "limited_until": row.limited_until if self._held_for_limit() else None,
         }
+
+    def _account(self, runs: bool) -> str | None:
+        """Return the account that its live launch runs on; of one that is down, that of its next launch."""
+        if runs and self.row.launch is not None and self.row.account is not None:
+            return self.row.account
+        named = self.settings.account if self.settings is not None else None
+        return named.name if named is not None else self.row.account
+
+    def _held_for_limit(self) -> bool:
+        return self.phase is Phase.HELD and self.row.cause == str(Cause.LIMITED)
+
+    def _held_until(self) -> float | None:
+        """Return until when it is held, by its crash loop or for its account, in epoch seconds."""
+        if self._held_for_limit():
+            return self.row.limited_until
+        return self.row.loop_until if self.row.loop == "open" else None
 
 
 def _local_time(moment: float) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
+from circus_failover import account_rows
 from circus_failover.policy.accounts import Usage
 from circus_failover.policy.health import Fault, Health
 from circus_failover.process_table import ProcessId
@@ -26,7 +27,11 @@ SLACK_SECS = 5.0
 """What was seen holds for so many looks that did not come, and a slow host's delay."""
 _STATES = (State.IDLE, State.WORKING, State.WAITING, State.LIMITED, State.UNKNOWN)
 _CONVERSATION = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
+_KEY = re.compile(r"\b(?:(?:sk|pk|ak|rk|sess)[-_]|eyJ)[-_A-Za-z0-9.*]{8,}|[A-Za-z0-9_*-]{40,}")
+"""What may be a key or a token: a client may quote one that is not taken, some of it as asterisks."""
 _GREATEST = 2**63
+_WINDOWS = 16
+"""No account has so many windows."""
 W = TypeVar("W", bound=Word)
 
 
@@ -85,6 +90,8 @@ def told(look: Look) -> dict[str, Any]:
         "health": None if look.health is None else plain(look.health),
         "conversation": look.conversation,
         "last_activity": look.last_activity,
+        "answered_at": look.answered_at,
+        "usage": [asdict(one) for one in look.usage],
     }
 
 
@@ -103,6 +110,8 @@ def heard(said: object) -> Look | None:
             health=None if health is None else _health(health),
             conversation=conversation,
             last_activity=_time_or_none(values["last_activity"]),
+            answered_at=_time_or_none(values["answered_at"]),
+            usage=_usage(values["usage"]),
         )
     except (ValueError, TypeError, KeyError, OverflowError):
         return None
@@ -154,12 +163,12 @@ def plain(health: Health) -> dict[str, Any]:
 
 
 def plain_fault(fault: Fault) -> dict[str, Any]:
-    """Return a fault as JSON takes it; front ends show it as it is."""
+    """Return a fault as JSON takes it; front ends show it as it is, so that nothing like a key is in it."""
     return {
         "kind": str(fault.kind),
         "window": None if fault.window is None else fault.window[:TEXT_SHOWN],
         "resets_at": fault.resets_at,
-        "text": fault.text[:TEXT_SHOWN],
+        "text": _KEY.sub("[key]", fault.text)[:TEXT_SHOWN],
         "model_only": fault.model_only,
         "retrying": fault.retrying,
     }
@@ -197,6 +206,12 @@ def _fault(said: object) -> Fault:
         model_only=_switch(values["model_only"]),
         retrying=_switch(values["retrying"]),
     )
+
+
+def _usage(said: object) -> tuple[Usage, ...]:
+    if not isinstance(said, list) or len(said) > _WINDOWS:
+        raise TypeError("expected a list of windows")
+    return tuple(account_rows.usage(one) for one in said)
 
 
 # -- one value each; TypeError or ValueError when it is not that -----------------------------------------

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shlex
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,6 +70,17 @@ _TEXTS = (
     *("on_limit", "switch_at"),
 )
 OPTIONS = ("config", *_TEXTS, *_SECONDS)
+CIRCUS_OPTIONS = frozenset(
+    (
+        *("args", "autostart", "check_flapping", "close_child_stderr", "close_child_stdin"),
+        *("close_child_stdout", "cmd", "copy_env", "copy_path", "env", "executable", "gid"),
+        *("graceful_timeout", "hooks", "max_age", "max_age_variance", "max_retry", "name", "numprocesses"),
+        *("on_demand", "prereload_fn", "priority", "respawn", "rlimits", "send_hup", "shell", "shell_args"),
+        *("singleton", "stderr_stream", "stdin_socket", "stdout_stream", "stop_children", "stop_signal"),
+        *("uid", "use_sockets", "virtualenv", "virtualenv_py_ver", "warmup_delay", "working_dir"),
+    )
+)
+"""Every option of a watcher that Circus 0.19 knows, as its ini reader names them."""
 CRASH_MAX = 100
 WORK_RETRIES_MAX = 100
 POOL_MAX = 1000
@@ -170,6 +182,19 @@ def parse(
     return _Parser(watcher, settings, file, working_dir_is_there).parse()
 
 
+def no_place_for_socket(agent: AgentSettings) -> str | None:
+    """What is expected where the agent's tmux server has its socket and is not so; None when it is.
+
+    tmux 3.3a removes whatever is in the place of its socket, and ends with 0 when there is no such folder.
+    """
+    folder = agent.socket.parent
+    if os.path.exists(agent.socket) and not stat.S_ISSOCK(os.stat(agent.socket).st_mode):
+        return "a tmux server's socket, or nothing yet: something else is there"
+    # what is in the state directory is made at the start
+    needed = agent.mode is Mode.MANAGE and agent.settings.state_dir not in agent.socket.parents
+    return f"a path in an existing folder: {folder} is none" if needed and not os.path.isdir(folder) else None
+
+
 def check_defaults(settings: Settings) -> tuple[Problem, ...]:
     """The options in failover.yaml's defaults that no watcher can have."""
     known = [option for option in OPTIONS if option != "config"]
@@ -185,6 +210,18 @@ def check_defaults(settings: Settings) -> tuple[Problem, ...]:
         for option, value in settings.defaults.items()
         if option not in known
     )
+
+
+def _meant(key: str) -> str:
+    """What an option that is neither Circus's nor ours was meant to be; empty where it resembles none.
+
+    Circus 0.19 takes any option, since a watcher's other hooks and plugins may have options of their own.
+    """
+    if key in CIRCUS_OPTIONS or key.startswith(PREFIX):
+        return ""
+    if key in OPTIONS:
+        return f"; did you mean {PREFIX + key!r}?"
+    return nearest(key.lower(), (*CIRCUS_OPTIONS, *(PREFIX + option for option in OPTIONS)), cutoff=0.8)
 
 
 def _all_dialogs() -> set[str]:
@@ -335,6 +372,8 @@ class _Parser:
             if key.startswith(PREFIX) and key.removeprefix(PREFIX) not in OPTIONS:
                 near = nearest(key.removeprefix(PREFIX), OPTIONS, PREFIX)
                 self.problem(key, value, f"a known option{near or ': ' + PREFIX + ', '.join(OPTIONS)}")
+            elif meant := _meant(key):
+                self.problem(key, value, f"a known option{meant}")
 
     def _circus(self) -> None:
         """Circus's own options that an agent cannot do with another value."""
@@ -508,7 +547,8 @@ class _Parser:
         return PREFIX + option in self.watcher
 
     def _given(self, option: str) -> bool:
-        return PREFIX + option in self.watcher or option in self.settings.defaults
+        # `add` over the endpoint may give an option without a value, which is none
+        return self.watcher.get(PREFIX + option) is not None or option in self.settings.defaults
 
     def _account(self, runtime: str) -> Account | None:
         name = self.text("account")

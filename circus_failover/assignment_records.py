@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from circus_failover.agent import Agent
 from circus_failover.assignment_book import Book, has_owner
 from circus_failover.records import AssignmentRow, TaskRow
-from circus_failover.store import Store, StoreError
+from circus_failover.store import Store
 from circus_failover.words import AssignmentState, TaskKind, TaskState
 
 if TYPE_CHECKING:
@@ -211,8 +211,4 @@ class AssignmentRecords:
         Raises:
             StoreError: there is none.
         """
-        store = self._supervisor.store
-        if store is None:
-            hindrance = self._supervisor.hindrance
-            raise StoreError(hindrance.reason if hindrance is not None else "there is no store")
-        return store
+        return self._supervisor.known()

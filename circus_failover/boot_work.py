@@ -183,7 +183,7 @@ class _Watch:
                 return self._report("ready", evidence=self._evidence(boot), conversation=boot.conversation)
             hopeless = None if self._stale else self._follow(boot)
             if hopeless is not None:
-                return self._report("hopeless", reason=hopeless)
+                return self._report("hopeless", reason=hopeless, dialog=boot.dialog)
             if self._gone():
                 return self._report("gone")
             left = self._begun + self._order.secs - time.monotonic()

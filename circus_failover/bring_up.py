@@ -19,17 +19,18 @@ from circus_failover import (
     agent_variables,
     conversation_lease,
     keeper,
+    limits,
     liveness,
     process_table,
     shared_state,
     tmux,
 )
-from circus_failover.agent import UNPARKED, Agent, KeeperPlan, Ticket
-from circus_failover.agent_settings import AgentSettings
+from circus_failover.agent import BEING_REMOVED, UNPARKED, Agent, KeeperPlan, Ticket
+from circus_failover.agent_settings import PREFIX, AgentSettings, no_place_for_socket
 from circus_failover.agents import RUNTIMES
 from circus_failover.launching import Launching, NotLaunched, adding
 from circus_failover.policy.bringup import BringUp, Hindrance, Situation, Verdict, decide
-from circus_failover.problems import Problem
+from circus_failover.problems import Problem, printable
 from circus_failover.roster import lend_to_keeper
 from circus_failover.words import (
     Asked,
@@ -79,7 +80,12 @@ class BringUps:
             # A section that reloadconfig brought back: it may have ended while nobody looked.
             self._supervisor.check(agent)
         ticket = agent.ticket or Ticket(asked, who)
-        evidence, verdict = self.judge(agent, asked)
+        moves = self._moves(agent)
+        evidence, verdict = self.judge(agent, asked, moves=moves)
+        if moves and _elsewhere(verdict):
+            limits.before_launch(self._supervisor, agent)
+            # Wherever it is launched now, also where it could not be moved: the gate looks at that home.
+            evidence, verdict = self.judge(agent, asked, moves=False)
         agent.ticket = None
         if verdict.action is BringUp.LEAVE:
             if asked is Asked.RESTORE and agent.action is not None:
@@ -97,7 +103,9 @@ class BringUps:
             return agent.plan is not None
         plan = self._supervisor.waking.plan(agent, ticket.wake, ticket.topic)
         if plan.mode is WakeMode.REFUSED:
-            raise Refused(self._nothing_to_resume(agent))
+            why = self._nothing_to_resume(agent)
+            self._supervisor.switches.given_up(agent)
+            raise Refused(why)
         holder = None
         if plan.conversation is not None and plan.mode is WakeMode.RESUME:
             holder = conversation_lease.held_by(self._supervisor, agent, plan.conversation)
@@ -170,7 +178,7 @@ class BringUps:
         return Asked.ADOPT, "circusd"
 
     def judge(
-        self, agent: Agent, asked: Asked, ending: bool | None = None
+        self, agent: Agent, asked: Asked, ending: bool | None = None, moves: bool | None = None
     ) -> tuple[liveness.Evidence, Verdict]:
         """Return what is found of an agent, and what a start asked for in this way would do.
 
@@ -178,6 +186,7 @@ class BringUps:
             agent: whom.
             asked: who wants it.
             ending: whether its end is under way; None for what is the case.
+            moves: whether it is moved to another account right before its launch; None for what is the case.
         """
         settings = agent.settings
         try:
@@ -198,14 +207,35 @@ class BringUps:
                 liveness=evidence.liveness,
                 ours=evidence.ours,
                 ending=agent.action is not None if ending is None else ending,
-                hindrance=self.hindrance(agent),
+                hindrance=self.hindrance(agent, moves=moves),
+                switching=agent.row.switching is not None,
                 unknown_reason=evidence.reason,
             )
         )
         return evidence, verdict
 
-    def hindrance(self, agent: Agent) -> Hindrance | None:
-        """Return why a launch would be refused now, or None; what the homes look like is noted on the way."""
+    def hindrance(self, agent: Agent, *, moves: bool | None = None) -> Hindrance | None:
+        """Return why a launch would be refused now, or None; what the homes look like is noted on the way.
+
+        It never raises: a gate that fails refuses every launch, keeps no live agent from being adopted, and
+        whoever asks is told.
+        """
+        try:
+            return self._hindrance(agent, limits.moves(self._supervisor, agent) if moves is None else moves)
+        except Exception as error:
+            logger.exception("circus-failover: the gate failed for %s", agent.identity)
+            agent.divergence = printable(f"the gate itself failed: {type(error).__name__}: {error}")
+            return Hindrance(Cause.GATE_FAILED, agent.divergence)
+
+    def _moves(self, agent: Agent) -> bool | None:
+        """Say whether it is moved right before its launch; None where that fails: then the gate does too."""
+        try:
+            return limits.moves(self._supervisor, agent)
+        except Exception:
+            logger.exception("circus-failover: whether %s is to be moved cannot be told", agent.identity)
+            return None
+
+    def _hindrance(self, agent: Agent, moves: bool) -> Hindrance | None:
         settings, found = agent.settings, self._supervisor.hindrance
         if found is None and agent.problems is not None:
             found = Hindrance(Cause.SETTINGS, agent.problems)
@@ -216,7 +246,15 @@ class BringUps:
         agent.divergence = self._no_working_dir(agent)
         if found is None and agent.divergence is not None:
             found = Hindrance(Cause.WORKING_DIR, agent.divergence)
-        if settings is not None:
+        expected = None if settings is None else no_place_for_socket(settings)
+        if found is None and settings is not None and expected is not None:
+            wrong = self._problem(agent, f"{PREFIX}socket", str(settings.socket), expected)
+            found = Hindrance(Cause.SETTINGS, wrong)
+        loop = self._supervisor.crash_loops.hindrance(agent)
+        if found is None and loop is None:
+            found = limits.hindrance(self._supervisor, agent)
+        # Of an account that it is launched on no more, nothing else matters.
+        if settings is not None and not (moves and found is None and loop is None):
             gate = shared_state.check(settings.settings, settings.account)
             agent.judged_accounts = gate.accounts
             if not gate.ok:
@@ -224,7 +262,7 @@ class BringUps:
                 found = found or Hindrance(Cause.SHARED_STATE, gate.reason)
             if found is None:
                 found = self._home(agent, settings)
-        return found or self._supervisor.crash_loops.hindrance(agent)
+        return found or loop
 
     def _home(self, agent: Agent, settings: AgentSettings) -> Hindrance | None:
         """Return what would keep a launch in its account's home from working, or None."""
@@ -240,14 +278,14 @@ class BringUps:
         """Return what is wrong with the folder an agent would start in, or None."""
         if agent.settings is None or os.path.isdir(agent.settings.working_dir):
             return None
-        problem = Problem(
-            str(getattr(self._supervisor.arbiter, "config_file", "circus.ini")),
-            "working_dir",
-            str(agent.settings.working_dir),
-            "an existing folder (Circus expands neither '~' nor '$VAR' here): create it or name another",
-            section=f"watcher:{agent.identity}",
+        expected = (
+            "an existing folder (Circus expands neither '~' nor '$VAR' here): create it or name another"
         )
-        return str(problem)
+        return self._problem(agent, "working_dir", str(agent.settings.working_dir), expected)
+
+    def _problem(self, agent: Agent, key: str, value: str, expected: str) -> str:
+        file = str(getattr(self._supervisor.arbiter, "config_file", "circus.ini"))
+        return str(Problem(file, key, value, expected, section=f"watcher:{agent.identity}"))
 
     def refuse(self, agent: Agent, verdict: Verdict, asked: Asked) -> None:
         """Record that a launch is refused, and why.
@@ -261,8 +299,17 @@ class BringUps:
             Refused: always, so that Circus starts nothing.
         """
         self._forget_script(agent)
+        said = Refused(f"{agent.identity} is refused ({verdict.cause}): {verdict.reason}")
+        if agent.row.switching is not None and verdict.cause not in (Cause.CRASH_LOOP, Cause.GIVEN_UP):
+            self._supervisor.switches.refused(agent, verdict)
+            raise said
+        held: dict[str, Any] = {"phase": Phase.REFUSED, "pending": None}
+        if verdict.cause in (Cause.CRASH_LOOP, Cause.GIVEN_UP):
+            held["phase"] = Phase.HELD
+        elif verdict.cause is Cause.LIMITED:
+            held = limits.refused(self._supervisor, agent)
         notice = None
-        if asked is not Asked.START and verdict.cause not in (Cause.CRASH_LOOP, Cause.GIVEN_UP):
+        if asked is not Asked.START and held["phase"] is Phase.REFUSED:
             notice = self._supervisor.notices.writing(
                 NoticeKind.LAUNCH_REFUSED,
                 f"{agent.identity} is refused ({verdict.cause}): {verdict.reason}",
@@ -275,13 +322,13 @@ class BringUps:
             agent,
             "refuse",
             {"cause": verdict.cause, "reason": verdict.reason},
-            phase=Phase.HELD if verdict.cause in (Cause.CRASH_LOOP, Cause.GIVEN_UP) else Phase.REFUSED,
             cause=verdict.cause,
             reason=verdict.reason,
-            pending=None,
             writes=notice,
+            **self._supervisor.switches.void(agent),
+            **held,
         )
-        raise Refused(f"{agent.identity} is refused ({verdict.cause}): {verdict.reason}")
+        raise said
 
     def _forget_script(self, agent: Agent) -> None:
         """Whatever the last launch was to be: no pane reads its script any more."""
@@ -324,6 +371,8 @@ class BringUps:
                 ready_conversation=None,
                 ready_at=time.time(),
                 ready_ticks=process_table.now(),
+                interrupted=None,
+                **self._supervisor.switches.void(agent),
                 **UNPARKED,
             )
             writes = adding(launch, over=agent.row.generation)
@@ -506,12 +555,15 @@ class BringUps:
 
     async def _fresh_start(self, agent: Agent, ticket: Ticket) -> None:
         """Start a watcher in one turn, also when Circus has not noticed that its keeper is gone."""
+        if agent.removed:
+            agent.not_launched = (Cause.REMOVED, BEING_REMOVED)
+            return
         if not self._still_there(agent):
             return
         if agent.action is not None or (agent.phase is Phase.STARTING and agent.starting is not None):
             return
-        if agent.row.stay_stopped and ticket.asked in (Asked.WAKE, Asked.POLICY):
-            # It was stopped while this start waited for its turn; only an operator's `start` undoes that.
+        if agent.row.stay_stopped:
+            # An operator's start has cleared it: it was stopped while this one waited for its turn.
             return
         if agent.phase is Phase.UP and not agent.watcher.is_stopped():
             return
@@ -527,8 +579,10 @@ class BringUps:
         """Wait until no end and no launch of an agent is under way, or until a monotonic time."""
         while agent.action is not None or agent.phase in (Phase.STARTING, Phase.STOPPING):
             left = until - time.monotonic()
-            if left <= 0 or (
-                agent.phase is Phase.STARTING and agent.starting is None and agent.action is None
+            if (
+                left <= 0
+                or agent.forgotten
+                or (agent.phase is Phase.STARTING and agent.starting is None and agent.action is None)
             ):
                 return
             await agent.next_change(min(left, 1.0))
@@ -546,3 +600,9 @@ class BringUps:
             "reason": agent.row.reason,
             "generation": agent.row.generation,
         }
+
+
+def _elsewhere(verdict: Verdict) -> bool:
+    """Say whether a launch is wanted that another account may allow, or do better for."""
+    homes = (Cause.LIMITED, Cause.ACCOUNT, Cause.SHARED_STATE)
+    return verdict.action is BringUp.LAUNCH or (verdict.action is BringUp.REFUSE and verdict.cause in homes)

@@ -30,7 +30,8 @@ from circus_failover.state_dir import Holder, StateDir, StateDirError
 from circus_failover.store import StoreError, open_reader
 
 UP_SECS = 60.0
-DOWN_SECS = 30.0
+DOWN_SECS = 45.0
+"""Longer than circusd waits for a plugin that hangs: its `graceful_timeout`, 30 s (Circus 0.19)."""
 QUIT_SECS = 5.0
 AGAIN_SECS = 2.0
 """A SIGTERM that reaches circusd while it runs another command is lost (Circus 0.19), so it is sent again."""

@@ -60,9 +60,11 @@ def circusd_config() -> Path | None:
     """Return the ini file of the circusd that this process is about to become; None when it is none.
 
     At import time Circus has parsed the ini but keeps no reference that a hook module could reach, so
-    it is found in `sys.argv`, as circusd itself does.
+    it is found in `sys.argv`, as circusd itself does. Whatever runs circusd's own module is one: packages
+    wrap its script under other names, and `python -m circus.circusd` has the module as its main one.
     """
-    if Path(sys.argv[0]).stem != "circusd" or arbiter_of_this_process() is not None:
+    runs_circusd = "circus.circusd" in sys.modules or Path(sys.argv[0]).stem == "circusd"
+    if not runs_circusd or arbiter_of_this_process() is not None:
         return None
     names = [
         argument for argument in sys.argv[1:] if not argument.startswith("-") and Path(argument).is_file()

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from circus_failover import agent_settings, assignment_text
+from circus_failover import agent_settings, assignment_text, settings
 from circus_failover.verbs.about_self import REQUESTS
 from circus_failover.words import AssignmentState
 
@@ -32,6 +32,12 @@ def pools(endpoint: str | None) -> list[str]:
     return sorted(set(_harmless(found, agent_settings.POOL)))
 
 
+def accounts(endpoint: str | None) -> list[str]:
+    """Return the accounts of failover.yaml; none when circusd does not answer within a second."""
+    found = (account.get("name") for account in _asked(endpoint, "accounts", "accounts"))
+    return _harmless(found, settings.ACCOUNT_NAME)
+
+
 def assignments(endpoint: str | None) -> list[str]:
     """Return the ids of the assignments that are not over; none when circusd does not answer in a second."""
     found = (item.get("id") for item in _asked(endpoint, "work", "assignments"))
@@ -41,6 +47,7 @@ def assignments(endpoint: str | None) -> list[str]:
 ASKED: Mapping[str, Callable[[str | None], list[str]]] = {
     "names": names,
     "pools": pools,
+    "accounts": accounts,
     "assignments": assignments,
 }
 """What a script asks `failoverctl completion` for."""
@@ -49,17 +56,19 @@ WORDS = {
     "self": REQUESTS,
     "pool": ("create", "resize", "show", "remove", "list"),
     "notify": ("test",),
+    "accounts": ("check", "forget"),
 }
 """Verbs that take one of some words."""
 BY_VERB = {
     **dict.fromkeys(("work", "release", "cancel"), ("assignments",)),
     "reassign": ("assignments", "names"),
     "pool": ("pools",),
+    "accounts": ("accounts",),
     **dict.fromkeys(("completion", "self", "notify"), ()),
 }
 """What the arguments of a verb are; of any other the names of agents."""
 STATES = " ".join(str(state) for state in AssignmentState)
-BY_OPTION = {"--pool": "pools", "--agent": "names"}
+BY_OPTION = {"--pool": "pools", "--agent": "names", "--account": "accounts", "--to": "accounts"}
 
 
 def _asked(endpoint: str | None, verb: str, key: str) -> list[dict[str, Any]]:
@@ -163,6 +172,7 @@ _failoverctl_words() {
       kinds=$(_failoverctl_kinds "$verb")
       case "$kinds" in *names*) _failoverctl_ask names ;; esac
       case "$kinds" in *pools*) _failoverctl_ask pools ;; esac
+      case "$kinds" in *accounts*) _failoverctl_ask accounts ;; esac
       case "$kinds" in *assignments*) _failoverctl_ask assignments ;; esac
       ;;
   esac

@@ -23,6 +23,9 @@ from circus_failover.words import Cause, Loop, NoticeKind, Phase
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
 
+UNTOLD = (str(Cause.ENDED_UNKNOWN), str(Cause.LAUNCH_FAILED))
+"""How a launch ended until what is left of it was cleared away."""
+
 
 def state_of(row: AgentRow) -> LoopState:
     """Return what is stored of an agent's crash loop, as the policy takes it."""
@@ -73,8 +76,12 @@ class CrashLoops:
 
     def remember(self, agent: Agent) -> None:
         """At circusd's start: count a death that an earlier one recorded, but died before it counted."""
-        if agent.phase is Phase.DOWN and agent.row.loop == str(Loop.CLOSED):
-            self.ended(agent)
+        row = agent.row
+        if agent.phase is not Phase.DOWN or row.cause == str(Cause.CRASH_LOOP):
+            return  # A trial that is half-open and has not begun yet is down for the death before it.
+        if row.uncleared == row.generation and agent.last_cause in UNTOLD:
+            return  # How it ended is about to be found out, and counts then.
+        self.ended(agent)
 
     def hindrance(self, agent: Agent) -> Hindrance | None:
         """Return why the gate refuses a launch, or None."""
@@ -113,7 +120,7 @@ class CrashLoops:
             **self._columns(LoopState(Loop.CLOSED, None, 0)),
             "loop_from": max(forgiven, agent.row.loop_from),
         }
-        if agent.phase is Phase.HELD:
+        if agent.phase is Phase.HELD and agent.row.cause != str(Cause.LIMITED):
             changes.update(phase=Phase.DOWN, reason=f"its crash loop was reset ({who})")
         if there:
             self._say(agent, "cleared", f"reset by {who}", changes, must=True)

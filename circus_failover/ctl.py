@@ -22,7 +22,8 @@ from circus.commands import get_commands
 from circus.exc import ArgumentError, CallError
 from circus.util import DEFAULT_ENDPOINT_DEALER, DEFAULT_ENDPOINT_SUB
 
-from circus_failover import __version__
+from circus_failover import __version__, output
+from circus_failover.circusd_client import Client
 
 DONE, UNREACHABLE, USAGE, REFUSED = 0, 1, 2, 3
 TIMEOUT_SECS = 5
@@ -51,7 +52,10 @@ class App(circusctl.ControllerApp):  # type: ignore[misc]
         from circus_failover.verbs.local import Failed
 
         try:
-            return int(self.dispatch(args) or 0)
+            code = int(self.dispatch(args) or 0)
+            # What cannot be written is found here, and not when the interpreter ends.
+            sys.stdout.flush()
+            return code
         except (getopt.GetoptError, ArgumentError, ValueError) as error:
             if isinstance(error, SettingsError):
                 return _fail(str(error), UNREACHABLE)
@@ -63,9 +67,12 @@ class App(circusctl.ControllerApp):  # type: ignore[misc]
         except Failed as error:
             return _fail(str(error), error.code)
         except BrokenPipeError:
-            # Nobody reads any more (`| head`); the interpreter must not complain when it flushes.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # Nobody reads any more (`| head`).
+            output.forget()
             return DONE
+        except OSError as error:
+            output.forget()
+            return _fail(f"{error.filename or 'standard output'}: {error.strerror}", REFUSED)
         except KeyboardInterrupt:
             return 130
 
@@ -80,7 +87,11 @@ class App(circusctl.ControllerApp):  # type: ignore[misc]
             return int(command.run(self.globalopts, *args.args, **opts))
         if args.command == "start" and "start" in opts:
             opts["start"] = args.start
-        message = command.message(*args.args, **opts)
+        try:
+            message = command.message(*args.args, **opts)
+        except (AttributeError, LookupError, TypeError) as error:
+            # Some of Circus's own verbs (0.19) fail so: `set NAME env X=1`.
+            raise ArgumentError(f"these arguments make no sense to {args.command}: {error}") from error
         if command.msg_type == "dealer":
             for one in message if isinstance(message, list) else [{"msg": message}]:
                 one["msg"].setdefault("properties", {}).update(_sender(args.command, args.timeout))
@@ -104,7 +115,7 @@ class App(circusctl.ControllerApp):  # type: ignore[misc]
         key: Any,
     ) -> int:
         """Send one or several messages to circusd."""
-        client = CircusClient(
+        client = Client(
             endpoint=endpoint or _endpoint(),
             timeout=min(timeout, TIMEOUT_SECS),
             ssh_server=ssh,
@@ -124,6 +135,7 @@ class App(circusctl.ControllerApp):  # type: ignore[misc]
 
     def _call(self, client: CircusClient, command: Any, opts: dict[str, Any], msg: Any) -> int:
         from circus_failover import verb_progress
+        from circus_failover.verbs.answers import verdict_lines
 
         with verb_progress.shown(command.name, msg, client.endpoint):
             answer = client.call(msg)
@@ -135,6 +147,10 @@ class App(circusctl.ControllerApp):  # type: ignore[misc]
             if failed:
                 print(f"error: {answer.get('reason')}", file=sys.stderr)
         else:
+            came_through = [one for one in answer.get("agents", ()) if failed and one["ok"]]
+            if came_through:
+                # Of several, some did not: what became of the others is said too.
+                print(verdict_lines(came_through), flush=True)
             text = command.console_error(answer) if failed else command.console_msg(answer)
             print(text, file=sys.stderr if failed else sys.stdout)
         return REFUSED if failed else DONE
@@ -360,6 +376,7 @@ def overview(commands: dict[str, Any]) -> str:
 
 def main() -> None:
     """The console script."""
+    output.prepare()
     import circus_failover.verbs
     import circus_failover.verbs.local  # noqa: F401
 
@@ -371,6 +388,8 @@ def main() -> None:
     if args.help:
         print(overview(commands))
         sys.exit(DONE)
+    if sys.stdin is None:
+        sys.exit(_fail("without a verb it is a shell, which needs standard input", USAGE))
     endpoint = args.endpoint or _endpoint()
     try:
         client = CircusClient(endpoint=endpoint, timeout=args.timeout)

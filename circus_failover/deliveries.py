@@ -115,14 +115,16 @@ class Deliveries:
     def begin_afresh(self, agent: Agent, store: Store, who: str) -> None:
         """Within a decision: `failover.initial_prompt` is what it is told first; it replaces an older one."""
         text = agent.settings.initial_prompt if agent.settings is not None else None
-        if text is None:
-            return
         now = time.time()
         for old in self._waiting.get(agent.identity, ()):
-            if old.first:
+            if old.kind == str(TaskKind.CONTINUE):
+                note = "a new conversation begins"
+                store.update_task(old.id, state=str(TaskState.CANCELLED), done_at=now, note=note)
+            elif old.first and text is not None:
                 note = "replaced by a newer one"
                 store.update_task(old.id, state=str(TaskState.CANCELLED), done_at=now, note=note)
-        store.add_task(TaskRow(0, agent.identity, text, None, who, now, first=True))
+        if text is not None:
+            store.add_task(TaskRow(0, agent.identity, text, None, who, now, first=True))
 
     def reload(self, agent: Agent) -> None:
         """Read one agent's queue anew, after a decision that changed it."""
@@ -424,6 +426,10 @@ class Deliveries:
 
     def promise(self, task: TaskRow, up: bool) -> dict[str, Any]:
         """Return what a verdict says of a task that was queued for an agent that is up, or is not."""
+        found = self._supervisor.store.task(task.id) if self._supervisor.store is not None else None
+        if found is not None and found.state == str(TaskState.CANCELLED):
+            note = f"task {task.id} is cancelled ({found.note})"
+            return {"task": task.id, "task_state": found.state, "tasks_note": note}
         note = f"task {task.id} is queued" if up else f"task {task.id} is not delivered and stays queued"
         return {"task": task.id, "task_state": str(TaskState.QUEUED), "tasks_note": note}
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from circus import logger
 
-from circus_failover import crashpoint
+from circus_failover import crashpoint, limits
 from circus_failover.agent import Agent
 from circus_failover.agents import RUNTIMES
 from circus_failover.assignment_book import has_owner
 from circus_failover.policy import dispatch
 from circus_failover.policy.dispatch import Give, Job, Member, Start
 from circus_failover.records import AssignmentRow
-from circus_failover.words import Asked, Cause, FaultKind, Phase, Restart
+from circus_failover.words import Asked, Cause, Phase, Restart
 
 if TYPE_CHECKING:
     from circus_failover.assignments import Assignments
@@ -32,9 +32,14 @@ STARTS_AT_ONCE = 10
 """How many are given, and how many starts are under way, before the loop has a turn: the rest come next."""
 MEMBERS_HOLD_SECS = 1.0
 """For how long front ends are told the same about why something waits."""
-_EXHAUSTED = (FaultKind.USAGE_LIMIT, FaultKind.CREDIT, FaultKind.CREDENTIALS)
 PLANNED_ENDS = frozenset(
-    map(str, (Cause.OPERATOR_STOP, Cause.OPERATOR_RESTART, Cause.PARKED, Cause.FRESH, Cause.REMOVED))
+    map(
+        str,
+        (
+            *(Cause.OPERATOR_STOP, Cause.OPERATOR_RESTART, Cause.PARKED, Cause.FRESH, Cause.REMOVED),
+            *(Cause.SWITCHED, Cause.LIMITED),
+        ),
+    )
 )
 """How launches end that somebody ended."""
 
@@ -99,19 +104,20 @@ class Dispatching:
         """Return every agent that one of these may go to; or every agent."""
         pools = {job.pool for job in jobs if job.wanted is None}
         wanted = {job.wanted for job in jobs if job.wanted is not None}
-        limited = self._limited()
         return [
-            self._member(agent, limited, wanted)
+            self._member(agent, wanted)
             for agent in self._supervisor.roster.agents.values()
             if agent.settings is not None
             and (all_of_them or _pool(agent) in pools or agent.identity in wanted)
         ]
 
-    def _member(self, agent: Agent, limited: Collection[str], wanted: Collection[str]) -> Member:
+    def _member(self, agent: Agent, wanted: Collection[str]) -> Member:
         supervisor, row, settings = self._supervisor, agent.row, agent.settings
         assert settings is not None
         runtime = RUNTIMES.get(row.runtime or settings.runtime) or RUNTIMES[settings.runtime]
-        account = settings.account.name if settings.account is not None else row.account
+        named = settings.account.name if settings.account is not None else None
+        # What runs may still be on another account than its next launch will be.
+        account = (row.account if agent.phase is Phase.UP else named) or named or row.account
         has, waiting = self._assignments.of(agent), bool(supervisor.deliveries.waiting(agent))
         phase, asked = agent.phase, self._asked.get(agent.identity)
         if phase is not Phase.UP and agent.identity in self._starting:
@@ -128,7 +134,7 @@ class Dispatching:
             or _not_seen_yet(agent, runtime.tells),
             assigned=has is not None or agent.action is not None,
             account=account,
-            account_limited=account in limited,
+            account_limited=limits.out(supervisor, agent, account),
             observed=agent.observed,
             stay_stopped=row.stay_stopped,
             ended_by_itself=_comes_back_by_itself(
@@ -137,18 +143,6 @@ class Dispatching:
             launched_at=_launched_at(agent, asked),
             last_used=row.last_task,
         )
-
-    def _limited(self) -> set[str]:
-        """Return the accounts on which nothing can be done now, as some agent's client says."""
-        found, now = set(), time.time()
-        for agent in self._supervisor.roster.agents.values():
-            fault = agent.health().fault if agent.seen is not None else None
-            if fault is None or fault.kind not in _EXHAUSTED or fault.model_only:
-                continue
-            account = agent.settings.account if agent.settings is not None else None
-            if account is not None and (fault.resets_at is None or fault.resets_at > now):
-                found.add(account.name)
-        return found
 
     # -- carrying out ------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from circus.exc import CallError
 from circus.util import DEFAULT_ENDPOINT_DEALER
 
 from circus_failover import (
+    account_rows,
     doctor_accounts,
     doctor_canary,
     doctor_checks,
@@ -35,6 +36,7 @@ from circus_failover import (
 )
 from circus_failover.circusd_site import absolute, ask, circus_options, listens
 from circus_failover.doctor_checks import Check, Entry, Level, fail, ok, warn
+from circus_failover.policy.accounts import Known
 from circus_failover.process_table import ProbeFailed, ProcessId
 from circus_failover.records import AgentRow, PluginRow, TaskRow
 from circus_failover.state_dir import Holder, StateDir
@@ -62,6 +64,7 @@ class _Fleet:
     holder: Holder | None = None
     answer: dict[str, Any] | None = None
     rows: Mapping[str, AgentRow] = field(default_factory=dict)
+    accounts: Sequence[Known] = ()
     plugins: Mapping[str, PluginRow] | None = None
     """What our plugins last said, by class; None: that cannot be read."""
     waiting: dict[str, int] = field(default_factory=dict)
@@ -118,6 +121,7 @@ def examine(ini: str | None, endpoint: str | None, accounts: Sequence[str] = ())
         checks += doctor_canary.examine(fleet.state.path, fleet.file, fleet.rows, circusd)
     if fleet.file is not None:
         checks += doctor_accounts.shortly(fleet.file, fleet.settings, fleet.uid)
+        checks += doctor_accounts.known(fleet.accounts, fleet.settings, time.time())
     checks += _systemd(fleet)
     return checks
 
@@ -283,6 +287,7 @@ def _remember(fleet: _Fleet, store: Path) -> float | None:
         rows = reader.agents()
         fleet.plugins = reader.plugins()
         fleet.waiting = reader.waiting()
+        fleet.accounts = [account_rows.known(row) for row in reader.accounts().values()]
         up = [name for name in fleet.waiting if name in rows and rows[name].phase == Phase.UP]
         fleet.tasks = [task for name in up for task in reader.tasks(name, 1)]
         times = [row.since for row in rows.values() if row.since is not None]

@@ -24,10 +24,12 @@ from circus_failover.asked_client import Answer
 from circus_failover.doctor_checks import Check, Level, fail, ok, warn
 from circus_failover.env_file import EnvFileError
 from circus_failover.fleet_file import FleetFile
+from circus_failover.logfmt import timestamp
+from circus_failover.policy.accounts import Known, current
 from circus_failover.policy.gate import judge
 from circus_failover.problems import nearest
 from circus_failover.settings import Account, Settings, SettingsError
-from circus_failover.words import Credentials
+from circus_failover.words import AccountState, Credentials
 
 DAEMON = "daemon"
 RETENTION_DAYS = 30
@@ -112,6 +114,31 @@ def shortly(file: FleetFile, settings: Mapping[Path, Settings], uid: int) -> lis
         program = _program(subject)
         wrong += [_client_missing(subject, program)] if program and not _found(subject, program) else []
         checks += wrong or [ok(subject.check, f"{subject.account.home}: {_login(looks[0])}")]
+    return checks
+
+
+def known(accounts: Iterable[Known], settings: Mapping[Path, Settings], now: float) -> list[Check]:
+    """Return a line for each configured account on which nothing can be done, as agents' clients have said.
+
+    Args:
+        accounts: what the store knows.
+        settings: each failover.yaml that could be read, by its path.
+        now: epoch seconds.
+    """
+    configured = {account.name for loaded in settings.values() for account in loaded.accounts}
+    checks = []
+    for one in (current(account, now) for account in accounts):
+        if one.name not in configured or not one.state.exhausted:
+            continue
+        seen = f" (seen at {one.seen_by})" if one.seen_by else ""
+        if one.state is AccountState.CREDENTIALS:
+            remedy = f"log its client in, then `failoverctl accounts check {one.name}`"
+            checks.append(warn(f"account {one.name}", f"its login has failed{seen}", remedy))
+            continue
+        limit = f" ({one.limit_name})" if one.limit_name else ""
+        until = "nobody knows for how long" if one.until is None else f"until {timestamp(one.until)}"
+        remedy = f"wait, or `failoverctl accounts forget {one.name}` where that is wrong"
+        checks.append(warn(f"account {one.name}", f"limited{limit}, {until}{seen}", remedy))
     return checks
 
 
@@ -213,7 +240,7 @@ def _env_file(subject: Subject) -> list[Check]:
 def _links(subject: Subject) -> list[Check]:
     account, settings = subject.account, subject.settings
     names = ", ".join(settings.shared.links(account.runtime))
-    verdict = judge(shared_state.inspect(settings, [account]), False, account.name)
+    verdict = judge(shared_state.inspect(settings, settings.accounts), False, account.name)
     if not verdict.failures:
         return [ok(subject.check, f"links to {settings.shared.root}: {names}")]
     return [

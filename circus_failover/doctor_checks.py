@@ -254,7 +254,9 @@ def supervisor(circusd: Mapping[str, Any], now: float) -> list[Check]:
 
 def agents(views: Sequence[Mapping[str, Any]]) -> list[Check]:
     """Judge the agents as `fleet` shows them: refused, held, wedged."""
-    found, held = [], []
+    found: list[Check] = []
+    held: list[str] = []
+    limited: list[str] = []
     for view in views:
         name = view["identity"]
         if view.get("wedged"):
@@ -265,10 +267,14 @@ def agents(views: Sequence[Mapping[str, Any]]) -> list[Check]:
             finding = f"{name} is refused: {view['reason']}"
             found.append(fail("agent", finding, f"failoverctl explain {name}"))
         elif view["phase"] == "held":
-            held.append(f"{name} ({_held(view)})")
+            because = limited if view.get("cause") == str(Cause.LIMITED) else held
+            because.append(f"{name} ({_held(view)})")
     if held:
         remedy = "failoverctl explain NAME says why; failoverctl reset NAME lets it start again"
         found.append(warn("held", f"held back: {', '.join(held)}", remedy))
+    if limited:
+        remedy = "failoverctl accounts says what is known of each; failoverctl explain NAME what can be done"
+        found.append(warn("limited", f"held because of their accounts: {', '.join(limited)}", remedy))
     return found or [ok("agents", f"{len(views)}, none refused, every tmux server answers")]
 
 

@@ -23,11 +23,15 @@ from circus_failover.plugin_input import parse_options
 from circus_failover.process_table import ProbeFailed
 from circus_failover.records import PluginRow
 from circus_failover.settings import Settings
+from circus_failover.words import OnLimit
 
-GUARD, REAPER, HEART = "CrashLoopGuard", "IdleReaper", "Heartbeat"
+GUARD, REAPER, HEART, TELLER = "CrashLoopGuard", "IdleReaper", "Heartbeat", "Notify"
+MOVER = "AccountFailover"
 ANSWER_SECS = 3.0
 STARTING_SECS = 10.0
 """How long after circusd's own start a plugin may take to its first tick."""
+SLOW_SECS = 1.0
+"""For how long a tick may last beyond its interval on a host that is busy."""
 _MODULE = "circus_failover.plugins"
 _DOWN = "no restart policy is carried out, agents that end stay down until a wake"
 _PARKING = ("idle_secs", "max_age_secs")
@@ -68,6 +72,7 @@ def judged(
     to_park: Sequence[str],
     telling: Sequence[str] = (),
     promising: Sequence[str] = (),
+    movable: Sequence[str] = (),
 ) -> list[Check]:
     """Judge which of our plugins circus.ini declares.
 
@@ -77,6 +82,7 @@ def judged(
         to_park: the agents whose settings ask for them to be parked.
         telling: the agents whose clients tell what they do.
         promising: the agents with a heartbeat contract.
+        movable: the agents that something is to be done about when their account is exhausted.
     """
     there, found = set(there), []
     if GUARD not in there:
@@ -99,6 +105,15 @@ def judged(
         found.append(warn(HEART, finding, to_add("heartbeat", HEART)))
     elif HEART in there and HEART in dry:
         found.append(ok(HEART, "dry_run: it only says whom it would nudge or end"))
+    if MOVER not in there and movable:
+        finding = (
+            f"not in circus.ini: at a limit of their account these stay where they are: {', '.join(movable)}"
+        )
+        found.append(warn(MOVER, finding, to_add("failover", MOVER)))
+    elif MOVER in there and MOVER in dry:
+        found.append(ok(MOVER, "dry_run: it only says whom it would move, hold or wake"))
+    if TELLER in dry:
+        found.append(warn(TELLER, "dry_run: nobody is told", f"dry_run = False in [{dry[TELLER]}]"))
     return found
 
 
@@ -143,6 +158,11 @@ def ticks(name: str, watcher: str, row: PluginRow | None, now: float, since: flo
     if row.errors:
         finding = f"{row.errors} errors in {row.ticks} ticks since its start, the last: {row.last_error}"
         found.append(warn(name, finding, f"see the finding; failoverctl restart {watcher} counts anew"))
+    if row.secs > row.interval + SLOW_SECS:
+        finding = f"the last tick took {row.secs:.1f} s, and {watcher} should tick every {row.interval:g} s"
+        remedy = "look at the host's load, and for tmux servers that do not answer; or raise interval in "
+        remedy += f"[{watcher}]"
+        found.append(warn(name, finding, remedy))
     spent = f"every {row.interval:g} s, the last took {row.secs * 1000:.0f} ms"
     return found or [ok(name, f"ticks {spent}")]
 
@@ -196,7 +216,7 @@ def declared(file: FleetFile, settings: Mapping[Path, Settings]) -> list[Check]:
     there = sections(file)
     dry = {name: section["name"] for name, section in there.items() if parse_options(section, 1.0)[0].dry_run}
     telling, promising = _telling(file, settings), _promising(file, settings)
-    return judged(there, dry, _to_park(file, settings), telling, promising)
+    return judged(there, dry, _to_park(file, settings), telling, promising, _movable(file, settings))
 
 
 def ticking(file: FleetFile, rows: Mapping[str, PluginRow], circusd: int, now: float) -> list[Check]:
@@ -256,6 +276,25 @@ def _promising(file: FleetFile, settings: Mapping[Path, Settings]) -> list[str]:
         if agent.get(f"{PREFIX}heartbeat") or (loaded is not None and loaded.defaults.get("heartbeat")):
             found.append(str(agent["name"]))
     return found
+
+
+def _movable(file: FleetFile, settings: Mapping[Path, Settings]) -> list[str]:
+    """Return the agents that another account of their runtime is there for, unless they are only told of."""
+    found = []
+    for agent in file.agents:
+        path = file.config_path(agent)
+        loaded = settings.get(path) if path is not None else None
+        if loaded is None:
+            continue
+        account = loaded.account(_said(agent, loaded, "account"))
+        like = [one for one in loaded.accounts if account is not None and one.runtime == account.runtime]
+        if len(like) > 1 and _said(agent, loaded, "on_limit") != str(OnLimit.NOTIFY):
+            found.append(str(agent["name"]))
+    return found
+
+
+def _said(agent: Mapping[str, object], loaded: Settings, option: str) -> str:
+    return str(agent.get(PREFIX + option, loaded.defaults.get(option, ""))).strip()
 
 
 def _age(pid: int, now: float) -> float | None:

@@ -1,9 +1,9 @@
 """Ending an agent: the intent first, then a worker, then what follows from it.
 
-Only `stop`, `restart` and `rm` end an agent, and a broken heartbeat contract; and what is left of a launch
-that ended by itself is cleared in the same way. The intent is one durable row; the worker that carries it
-out is started again by the next tick when it died half-way; its report is taken in once. No Circus lock is
-held meanwhile.
+Only the verbs of an operator end an agent, a broken heartbeat contract, and a switch or a limit of its
+account; and what is left of a launch that ended by itself is cleared in the same way. The intent is one
+durable row; the worker that carries it out is started again by the next tick when it died half-way; its
+report is taken in once. No Circus lock is held meanwhile.
 """
 
 from __future__ import annotations
@@ -32,13 +32,16 @@ CAUSES = {
     IntentAction.RESTART: Cause.OPERATOR_RESTART,
     IntentAction.REMOVE: Cause.REMOVED,
     IntentAction.STUCK: Cause.STUCK,
+    IntentAction.SWITCH: Cause.SWITCHED,
+    IntentAction.LIMIT: Cause.LIMITED,
 }
 _RANK = {
     intent: rank
     for rank, intent in enumerate(
         (
-            *(IntentAction.CLEAR, IntentAction.STUCK, IntentAction.PARK, IntentAction.RESTART),
-            *(IntentAction.FRESH, IntentAction.STOP, IntentAction.REMOVE),
+            *(IntentAction.CLEAR, IntentAction.STUCK, IntentAction.LIMIT, IntentAction.SWITCH),
+            *(IntentAction.PARK, IntentAction.RESTART, IntentAction.FRESH, IntentAction.STOP),
+            IntentAction.REMOVE,
         )
     )
 }
@@ -46,6 +49,8 @@ PARKED_BY = {
     IntentAction.STOP: ParkedBy.OPERATOR_STOP,
     IntentAction.RESTART: ParkedBy.OPERATOR_RESTART,
     IntentAction.PARK: ParkedBy.PARK,
+    IntentAction.SWITCH: ParkedBy.SWITCH,
+    IntentAction.LIMIT: ParkedBy.LIMIT,
 }
 
 
@@ -84,7 +89,7 @@ class Endings:
         """
         self._supervisor.check(agent)
         if agent.action is not None:
-            self._overtake(agent, intent, who, why, parked_by)
+            self._overtake(agent, intent, who, why, parked_by, detail or {})
             return
         if not self._runs(agent):
             self._ended_already(agent, intent, who, why)
@@ -95,7 +100,13 @@ class Endings:
         self._supervisor.record(
             agent,
             str(intent),
-            {"who": who, "why": why, "cause": CAUSES[intent], "parked_by": parked_by and str(parked_by)},
+            {
+                **_told(intent, detail or {}),
+                "who": who,
+                "why": why,
+                "cause": CAUSES[intent],
+                "parked_by": parked_by and str(parked_by),
+            },
             durable=True,
             must=True,
             writes=lambda store: stored.append(store.add_action(action)),
@@ -112,7 +123,13 @@ class Endings:
         self._supervisor.workforce.work(agent)
 
     def clear(
-        self, agent: Agent, then: str | None, verdict: str | None = None, *, told: bool = False
+        self,
+        agent: Agent,
+        then: str | None,
+        verdict: str | None = None,
+        *,
+        told: bool = False,
+        cause: Cause | None = None,
     ) -> None:
         """Have what is left of a dead launch cleared away, and learn how it ended.
 
@@ -122,13 +139,14 @@ class Endings:
             verdict: why the launch failed, when that was our own judgement of something that still ran;
                 then how it ends now says nothing about it.
             told: the verdict says all there is to say: what the screen showed last would mislead.
+            cause: how the launch ended, where the verdict knows that better than its end.
         """
         if agent.action is not None:
             return
         action = self._action(
             agent, IntentAction.CLEAR, "circusd", "what is left of a launch that ended", then
         )
-        action.spec.update(verdict=verdict, told=told)
+        action.spec.update(verdict=verdict, told=told, cause=cause and str(cause))
         stored: list[ActionRow] = []
         try:
             self._supervisor.record(
@@ -168,14 +186,20 @@ class Endings:
         return found is not None and found.liveness is not Liveness.DEAD
 
     def _overtake(
-        self, agent: Agent, intent: IntentAction, who: str, why: str, parked_by: ParkedBy | None
+        self,
+        agent: Agent,
+        intent: IntentAction,
+        who: str,
+        why: str,
+        parked_by: ParkedBy | None,
+        detail: Mapping[str, Any],
     ) -> None:
         """Let the end that is under way serve a stronger wish; a weaker or equal one joins it."""
         action = agent.action
         assert action is not None
         if _RANK[intent] <= _RANK[IntentAction(action.intent)]:
             return
-        spec = {**action.spec, "parked_by": str(parked_by) if parked_by else None}
+        spec = {**action.spec, **detail, "parked_by": str(parked_by) if parked_by else None}
 
         def writes(store: Store) -> None:
             store.change_intent(action.id, str(intent), who, why)
@@ -184,7 +208,7 @@ class Endings:
         self._supervisor.record(
             agent,
             str(intent),
-            {"who": who, "why": why, "instead_of": action.intent},
+            {**_told(intent, detail), "who": who, "why": why, "instead_of": action.intent},
             durable=True,
             must=True,
             writes=writes,
@@ -197,6 +221,8 @@ class Endings:
         agent.action = self._store().open_action(agent.identity) or action
 
     def _ended_already(self, agent: Agent, intent: IntentAction, who: str, why: str) -> None:
+        # Nothing of it runs: one that is on its way to another account goes there no more.
+        void = self._supervisor.switches.void(agent)
         if intent is IntentAction.STOP:
             self._supervisor.record(
                 agent,
@@ -208,6 +234,7 @@ class Endings:
                 cause=Cause.OPERATOR_STOP,
                 reason=f"{why} ({who})",
                 stay_stopped=True,
+                **void,
             )
         elif intent is IntentAction.PARK:
             # No launch is ended, so nothing is there to resume; but no policy brings it back any more.
@@ -216,7 +243,7 @@ class Endings:
                 {} if rests else {"phase": Phase.PARKED, "cause": Cause.PARKED, "reason": f"{why} ({who})"}
             )
             self._supervisor.record(
-                agent, "park", {"who": who, "why": why}, durable=True, must=True, **changes
+                agent, "park", {"who": who, "why": why}, durable=True, must=True, **{**void, **changes}
             )
         elif intent is IntentAction.FRESH:
             self._supervisor.record(
@@ -226,13 +253,20 @@ class Endings:
                 durable=True,
                 must=True,
                 writes=lambda store: self._supervisor.deliveries.begin_afresh(agent, store, who),
+                **void,
                 **afresh(),
             )
             self._supervisor.deliveries.reload(agent)
+            self._supervisor.switches.now_on(agent)
             self._supervisor.spawn(self._supervisor.bring_up.start(agent, who, asked=Asked.WAKE))
             return
         else:
-            self._supervisor.record(agent, str(intent), {"who": who, "why": why}, durable=True, must=True)
+            fields = {"who": who, "why": why}
+            self._supervisor.record(agent, str(intent), fields, durable=True, must=True, **void)
+            if intent is IntentAction.REMOVE:
+                agent.leave()
+        if void:
+            self._supervisor.switches.now_on(agent)
         if not agent.watcher.is_stopped():
             self._supervisor.stop_watcher(agent)
 
@@ -276,11 +310,20 @@ class Endings:
         return store
 
 
+def _told(intent: IntentAction, detail: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the line of an intent says further."""
+    if intent is IntentAction.SWITCH:
+        return {"action": "asked", "from": detail.get("from"), "to": detail.get("to")}
+    return {"until": detail.get("limited_until")} if intent is IntentAction.LIMIT else {}
+
+
 def afresh() -> dict[str, Any]:
     """Return the columns of an agent whose fresh launch is under way, also for the next circusd."""
     return {
         "phase": Phase.STARTING,
         "cause": Cause.FRESH,
         "pending": str(WakeAsked.FRESH),
+        "interrupted": None,
+        "limited_until": None,
         **NOWHERE,
     }

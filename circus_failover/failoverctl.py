@@ -19,9 +19,12 @@ def main() -> None:
         except NoHeartbeat as error:
             sys.exit(_refused(str(error)))
         sys.exit(0)
-    from circus_failover import ctl
+    try:
+        from circus_failover import ctl
 
-    ctl.main()
+        ctl.main()
+    except KeyboardInterrupt:  # while it still imports; `ctl` sees to what comes later
+        sys.exit(130)
 
 
 def _refused(reason: str) -> int:

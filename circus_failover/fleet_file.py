@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -72,6 +72,14 @@ class FleetFile:
         return self.sources.get(section, str(self.path))
 
 
+class Unreadable(SettingsError):
+    """A circus.ini with which circusd would not start. `right`, what is right of it, is to look for more."""
+
+    def __init__(self, problems: Iterable[Problem], right: FleetFile) -> None:
+        super().__init__(problems)
+        self.right = right
+
+
 def config_path(
     watcher: Mapping[str, object], ini: Path, env: Mapping[str, str] | None = None
 ) -> Path | None:
@@ -103,7 +111,10 @@ def read(path: Path) -> FleetFile:
             warnings.simplefilter("ignore")  # Circus's own, about statsd and about its logging
             with _quietly():
                 parser, files = read_config(name)
-                _in_order(name, parser)
+                sources, again = _sources(files)
+                wrong = list(_wrong_values(name, parser, sources))
+                if wrong:
+                    raise Unreadable(wrong, _without(wrong, name, parser, sources))
                 config = get_config(name)
         env = dict(parser.items("env")) if parser.has_section("env") else {}
     except SettingsError:
@@ -117,12 +128,14 @@ def read(path: Path) -> FleetFile:
     except OSError as error:
         found = error.strerror or str(error)
         raise SettingsError([Problem(name, "", found, "a readable circus.ini")]) from error
+    except UnicodeDecodeError as error:
+        found = f"a byte that is not UTF-8 ({error.object[error.start]:#04x})"
+        raise SettingsError([Problem(name, "", found, "an ini file in UTF-8")]) from error
     except Exception as error:
         # Circus's parser meets wrong values with whatever exception comes about, and circusd ends with it.
         found = f"{type(error).__name__}: {error}"
         raise SettingsError([Problem(name, "", found, "values that Circus can read")]) from error
     env.pop("__name__", None)
-    sources, again = _sources(files)
     watchers: list[dict[str, object]] = config["watchers"]
     agents = tuple(watcher for watcher in watchers if _hook(watcher, GATE_HOOK) == ENROL)
     others = [watcher for watcher in watchers if _hook(watcher, GATE_HOOK) != ENROL]
@@ -205,15 +218,17 @@ _WATCHER: Mapping[str, _Rule] = {
     "graceful_timeout": _SECONDS,
     "stop_signal": (to_signum, "a signal's name or number"),
 }
+_FAMILIES = ("hooks.", "rlimit_", "stdout_stream.", "stderr_stream.")
 _HOOK: _Rule = (
     lambda text: to_bool((text.split(",", 1) + ["false"])[1]),
     "a hook's name, or a name and ,true or ,false",
 )
 
 
-def _in_order(name: str, parser: configparser.RawConfigParser) -> None:
-    """Raise SettingsError with every value that Circus will fail to convert."""
-    problems = []
+def _wrong_values(
+    name: str, parser: configparser.RawConfigParser, sources: Mapping[str, str]
+) -> Iterator[Problem]:
+    """Every value that Circus will fail to convert."""
     for section in parser.sections():
         for key, text in parser.items(section):
             convert = _converter(section, key)
@@ -224,9 +239,26 @@ def _in_order(name: str, parser: configparser.RawConfigParser) -> None:
                 if "$(" not in text and "((" not in text:
                     convert[0](text)
             except (ValueError, TypeError, AttributeError, LookupError):
-                problems.append(Problem(name, key, text, convert[1], section=section))
-    if problems:
-        raise SettingsError(problems)
+                yield Problem(sources.get(section, name), key, text, convert[1], section=section)
+
+
+def _without(
+    wrong: Iterable[Problem], name: str, parser: configparser.RawConfigParser, sources: Mapping[str, str]
+) -> FleetFile:
+    """The agents, with every option as text, that the file would have without these values."""
+    left_out = {(problem.section, problem.key) for problem in wrong}
+    agents = []
+    for section in (section for section in parser.sections() if section.startswith("watcher:")):
+        options = dict(parser.items(section))
+        if options.get(f"hooks.{GATE_HOOK}", "").split(",")[0].strip() == ENROL:
+            right = {
+                key: text
+                for key, text in options.items()
+                if (section, key) not in left_out and not key.startswith(_FAMILIES)
+            }
+            agents.append({**right, "name": section.removeprefix("watcher:")})
+    env = dict(parser.items("env")) if parser.has_section("env") else {}
+    return FleetFile(Path(name), "", "", env, tuple(agents), (), (), sources=sources)
 
 
 def _converter(section: str, key: str) -> _Rule | None:

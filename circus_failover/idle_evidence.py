@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TMUX_SECS = 2.0
 LOOK_SECS = 0.5
 """How old a look at the process table may be that several probes share."""
-_CLIENTS = "#{session_attached}\t#{session_group_attached}\t#{session_last_attached}"
+_CLIENTS = "#{session_attached}\t#{session_group_attached}\t#{session_last_attached}\t#{@failover_left}"
 _MARK = b"FAILOVER_LAUNCH="
 
 
@@ -75,7 +75,10 @@ def latest_movement(mtime: float, now: float) -> float:
 
 @dataclass(frozen=True)
 class Clients:
-    """Who looks at a session: how many now, and when the last one began to, in epoch seconds."""
+    """Who looks at a session: how many now, and when the last one left, in epoch seconds.
+
+    In a server that is not an agent's own (`tmux.OWN_SERVER_CONFIG`) only when it came is known.
+    """
 
     attached: int
     last_attached: float | None
@@ -94,11 +97,12 @@ def clients(socket: Path, session: str, timeout: float = TMUX_SECS) -> Clients:
     """
     text = tmux.run(socket, ["display-message", "-p", "-t", f"={session}:", _CLIENTS], timeout)
     # With a target that is missing, tmux 3.3a answers 0 and prints the format with nothing in it.
-    here, group, last = (text.rstrip("\n").split("\t") + ["", ""])[:3]
+    here, group, *times = (text.rstrip("\n").split("\t") + ["", ""])[:4]
     if not here.isdigit():
         raise tmux.TmuxError(f"there is no session {session} on {socket}")
     attached = max(int(here), int(group) if group.isdigit() else 0)
-    return Clients(attached, float(last) if last.isdigit() else None)
+    # Whole seconds: it may have been at the end of one.
+    return Clients(attached, max((float(at) + 0.99 for at in times if at.isdigit()), default=None))
 
 
 @dataclass(frozen=True)
@@ -183,7 +187,7 @@ class Probed:
 
     probe: Probe
     last_attached: float | None
-    """When a client was last seen to begin to look, in epoch seconds."""
+    """When a client last left, as far as the server knows, in epoch seconds."""
 
 
 def with_health(found: Probe, health: Health, last_activity: float | None) -> Probe:

@@ -8,18 +8,23 @@ from __future__ import annotations
 from circus_failover.policy.crash_loop import Ended
 from circus_failover.records import AgentRow, LaunchRow
 from circus_failover.store import Reader
+from circus_failover.words import Cause
 
 ENDS_READ = 200
 """More than `failover.crash_max` may be."""
 
 
 def ended_of(launch: LaunchRow) -> Ended:
-    """Return the end of a launch as the policies take it."""
+    """Return the end of a launch as the policies take it.
+
+    One that was to end a switch and never became ready is no death: its agent is parked on its old account.
+    """
+    unproven = launch.cause == str(Cause.SWITCHED) and launch.up_at is None
     return Ended(
         generation=launch.generation,
         up_at=launch.up_at,
         ended_at=launch.ended_at or 0.0,
-        planned=bool(launch.planned),
+        planned=bool(launch.planned) or unproven,
         cause=launch.end_cause or "",
         exit_status=launch.exit_status,
     )

@@ -77,6 +77,7 @@ class Launching:
         own = agent_variables.of_watcher(agent.watcher)
         file = state.launch_file(agent.identity, generation)
         try:
+            going = self._supervisor.continuing.at_launch(agent, plan)
             # One that no pane has read, since the launch before was interrupted.
             self.forget(agent)
             text = launch_file.render(
@@ -102,7 +103,7 @@ class Launching:
                     "topic": plan.topic,
                 },
                 must=True,
-                writes=adding(launch, over=agent.row.generation),
+                writes=_both(adding(launch, over=agent.row.generation), going),
                 phase=Phase.STARTING,
                 cause=verdict.cause,
                 reason=None,
@@ -113,6 +114,8 @@ class Launching:
                 account=launch.account,
                 # A circusd that dies before this launch is there does it again, and as it was asked for.
                 pending=plan.asked,
+                interrupted=None,
+                limited_until=None,
                 ready_at=None,
                 ready_ticks=None,
                 **self._supervisor.crash_loops.launching(agent),
@@ -136,7 +139,13 @@ class Launching:
             with contextlib.suppress(OSError):
                 file.unlink(missing_ok=True)
             cause = Cause.ACCOUNT if isinstance(error, EnvFileError) else Cause.STATE_DIR
-            raise NotLaunched(cause, str(error)) from error
+            reason = str(error)
+            if isinstance(error, OSError):
+                where = f"{error.filename}: {error.strerror}"
+                reason = f"the launch cannot be written: {where}; mend that and wake it"
+            raise NotLaunched(cause, reason) from error
+        if going is not None:
+            self._supervisor.deliveries.reload(agent)
         self._supervisor.record(
             agent,
             "launch",
@@ -147,7 +156,9 @@ class Launching:
                 "conversation": plan.conversation,
             },
         )
+        self._supervisor.switches.launched(agent)
         crashpoint.reached("launch-recorded")
+        self._supervisor.accounts.used(launch.account)
         self._gate_log(agent)
         agent.starting = Starting(time.time(), failure)
         agent.plan = keeper.plan(self._supervisor, agent, launch=True)
@@ -194,6 +205,18 @@ class Launching:
 
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
+
+
+def _both(
+    first: Callable[[Store], None], then: Callable[[Store], Mapping[str, object]] | None
+) -> Callable[[Store], Mapping[str, object] | None]:
+    """Return what writes both, and what the second one tells of it."""
+
+    def write(store: Store) -> Mapping[str, object] | None:
+        first(store)
+        return then(store) if then is not None else None
+
+    return write
 
 
 def adding(launch: LaunchRow, over: int) -> Callable[[Store], None]:

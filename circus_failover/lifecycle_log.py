@@ -5,6 +5,7 @@ Never a reason to fail an action: a line that cannot be written is counted, and 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from logging import LogRecord, makeLogRecord
 from logging.handlers import RotatingFileHandler
@@ -17,7 +18,7 @@ FILES = 5
 
 
 class _Handler(RotatingFileHandler):
-    """Rotation from the standard library; opens with 0600 and counts instead of printing."""
+    """Rotation from the standard library; opens with 0600, and what is there now; counts and never prints."""
 
     failed = 0
     last_error = ""
@@ -30,6 +31,23 @@ class _Handler(RotatingFileHandler):
             errors="backslashreplace",
             opener=lambda path, flags: os.open(path, flags | os.O_CLOEXEC, 0o600),
         )
+
+    def emit(self, record: LogRecord) -> None:
+        """Append to the file that has the name now: somebody may have removed or moved the one before."""
+        stream = self.stream
+        if stream is not None and not self._is_there(stream.fileno()):
+            self.stream = None
+            with contextlib.suppress(OSError):
+                stream.close()
+        super().emit(record)
+
+    def _is_there(self, handle: int) -> bool:
+        try:
+            return os.path.samestat(os.stat(self.baseFilename), os.fstat(handle))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
 
     def handleError(self, record: LogRecord) -> None:
         import sys

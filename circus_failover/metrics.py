@@ -17,16 +17,16 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from circus_failover import agent_health
+from circus_failover import account_rows, agent_health
 from circus_failover.agent_health import Seen
 from circus_failover.counted_events import LABELS, CountedEvents, Spread
 from circus_failover.plugin_input import agent_policy
+from circus_failover.policy.accounts import Known, current
 from circus_failover.records import AgentRow
 from circus_failover.state_dir import StateDir
 from circus_failover.store import Reader, StoreError, open_reader
-from circus_failover.words import AssignmentState, FaultKind, Phase, State
+from circus_failover.words import AccountState, AssignmentState, FaultKind, Phase, State
 
-LIMITS = (FaultKind.USAGE_LIMIT, FaultKind.CREDIT, FaultKind.CREDENTIALS)
 _HELP = {
     "launches": "Launches that were begun, by why; adopted ones are not launched",
     "wakes": "Wakes, by how the launch began (fresh, resume) or that it did not (refused, failed), and why",
@@ -127,6 +127,7 @@ class FleetCollector(Collector):
     def _of_store(self, store: Reader, now: float) -> Iterator[Metric]:
         agents = [row for row in store.agents().values() if row.declared]
         yield from _of_agents(agents, now)
+        yield from _of_accounts((account_rows.known(row) for row in store.accounts().values()), now)
         yield from _of_plugins(store)
         yield from _of_tasks(store, now)
         yield from _of_assignments(store, now)
@@ -180,14 +181,8 @@ def _of_agents(agents: list[AgentRow], now: float) -> Iterator[Metric]:
         "Always 1: what the supervisor holds an agent to, and what it was last seen to do",
         labels=["identity", *labels],
     )
-    until = GaugeMetricFamily(
-        "failover_account_limited_until_timestamp_seconds",
-        "Until when an account's agents say that it is limited, in epoch seconds; +Inf: nobody knows",
-        labels=["account", "kind"],
-    )
     counts: Counter[tuple[str, ...]] = Counter()
     holds: Counter[tuple[str, ...]] = Counter()
-    limits: dict[tuple[str, str], float] = {}
     for row in agents:
         seen = agent_health.read(row.health) if row.pid is not None else None
         if seen is not None and not (seen.of(row.generation, row.process) and seen.holds(now)):
@@ -197,19 +192,55 @@ def _of_agents(agents: list[AgentRow], now: float) -> Iterator[Metric]:
         info.add_metric((row.identity, *values), 1)
         if row.loop != "closed":
             holds[(row.loop,)] += 1
-        fault = seen.health.fault if seen is not None else None
-        if fault is not None and fault.kind in LIMITS:
-            key = row.account or "", str(fault.kind)
-            limits[key] = max(limits.get(key, 0.0), fault.resets_at or float("inf"))
-    for key, at in sorted(limits.items()):
-        until.add_metric(key, at)
     yield _counted(
         "agents", "Agents, by phase, state, and the account, runtime and pool they are in", labels, counts
     )
     yield info
     held = "Agents that crash in a loop: held for a time (open), on trial (half-open), or given up"
     yield _counted("crash_loop_agents", held, ["loop"], holds)
-    yield until
+
+
+# -- accounts -----------------------------------------------------------------------------------------
+
+
+def _of_accounts(accounts: Iterable[Known], now: float) -> Iterator[Metric]:
+    """Yield what is known of accounts; what time has ended, circusd may not have stored yet."""
+    until = GaugeMetricFamily(
+        "failover_account_limited_until_timestamp_seconds",
+        "Until when an account is limited, or not logged in, in epoch seconds; +Inf: nobody knows",
+        labels=["account", "kind"],
+    )
+    models = GaugeMetricFamily(
+        "failover_account_model_limited_until_timestamp_seconds",
+        "Until when one model of an account is limited, in epoch seconds; +Inf: nobody knows",
+        labels=["account", "model"],
+    )
+    used = GaugeMetricFamily(
+        "failover_account_used_ratio",
+        "How much of a window of an account is used, from 0 to 1, as a client said last",
+        labels=["account", "window"],
+    )
+    states: Counter[tuple[str, ...]] = Counter()
+    for known in (current(one, now) for one in accounts):
+        states[known.name, known.runtime, str(known.state)] = 1
+        if known.state.exhausted:
+            at = float("inf") if known.until is None else known.until
+            until.add_metric((known.name, _exhausted_by(known)), at)
+        for limit in known.models:
+            at = float("inf") if limit.until is None else limit.until
+            models.add_metric((known.name, limit.name), at)
+        for usage in known.usage:
+            used.add_metric((known.name, usage.window), usage.used)
+    text = "Always 1: what is known of an account"
+    yield _counted("account_info", text, ["account", "runtime", "state"], states)
+    yield from (until, models, used)
+
+
+def _exhausted_by(known: Known) -> str:
+    if known.state is AccountState.CREDENTIALS:
+        return str(FaultKind.CREDENTIALS)
+    credit = known.limit_name == FaultKind.CREDIT
+    return str(FaultKind.CREDIT if credit else FaultKind.USAGE_LIMIT)
 
 
 def _state(row: AgentRow, seen: Seen | None) -> str:

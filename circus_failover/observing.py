@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ class Observer:
                 logger.exception("circus-failover: %s: %s", row.identity, reason)
             return Health(State.UNKNOWN, evidence=reason), Observation()
         self._failures.pop(row.identity, None)
-        return health, seen
+        return health, _of_launch(seen, place.launched_at)
 
     def keep(self, processes: Collection[ProcessId]) -> None:
         """Forget everything about all processes but these."""
@@ -153,6 +153,14 @@ class Observer:
             return os.stat(path).st_mtime
         except OSError:
             return None
+
+
+def _of_launch(seen: Observation, launched_at: float) -> Observation:
+    """Return what was seen, without what was said before this launch: that may be another account's."""
+    answers = [sign.at for sign in seen.signs if sign.answered and sign.at is not None]
+    usage = tuple(one for one in seen.usage if one.at >= launched_at)
+    at = max((at for at in answers if at >= launched_at), default=None)
+    return replace(seen, answered_at=at, usage=usage)
 
 
 def _still_so(shown: _Shown, moved: float) -> bool:

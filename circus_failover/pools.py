@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from circus import logger
 
-from circus_failover import launch_ends
+from circus_failover import launch_ends, limits
 from circus_failover.agent import Agent
 from circus_failover.agents import RUNTIMES
 from circus_failover.policy import pool as policy
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
 
 _COMES_BACK = frozenset(
-    map(str, (IntentAction.RESTART, IntentAction.FRESH, IntentAction.STUCK, IntentAction.PARK))
+    map(
+        str,
+        (
+            *(IntentAction.RESTART, IntentAction.FRESH, IntentAction.STUCK, IntentAction.PARK),
+            IntentAction.SWITCH,
+        ),
+    )
 )
 """Ends after which it is started again, by whoever asked or, once it is parked, by its pool."""
 
@@ -101,7 +107,7 @@ class Pools:
             phase=agent.phase,
             observed=agent.observed,
             stay_stopped=agent.row.stay_stopped,
-            usable=agent.problems is None,
+            usable=agent.problems is None and not limits.blocked(self._supervisor, agent),
             coming=agent.waking or agent.identity in self._starting or action in _COMES_BACK,
             ending=action is not None and action != IntentAction.CLEAR,
             returns=returns,

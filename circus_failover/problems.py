@@ -25,9 +25,9 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:4096])
 
 
-def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
+def nearest(word: str, known: Iterable[str], prefix: str = "", cutoff: float = 0.6) -> str:
     """Ends a sentence about an unknown word: the nearest known one, or nothing when none is near."""
-    found = difflib.get_close_matches(word, list(known), n=1)
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f"; did you mean {prefix + found[0]!r}?" if found else ""
 
 

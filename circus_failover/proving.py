@@ -40,6 +40,8 @@ AGAIN_SECS = 10.0
 LAST_WORD_SECS = 3.0
 """How long a worker whose time is over may take to say how far the boot was."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_DIALOGS = {"login": Cause.CREDENTIALS}
+"""What a boot lacked that got no further than a dialog; every runtime calls that one so."""
 
 
 class Proving:
@@ -106,6 +108,7 @@ class Proving:
             starting.conversation = report.get("conversation")
         elif outcome == "hopeless":
             starting.hopeless = str(report["reason"])
+            starting.dialog = report.get("dialog")
         elif outcome == "timeout":
             starting.last_words = str(report.get("reason") or "")
         self.soon()
@@ -145,7 +148,10 @@ class Proving:
             if agent.phase is not Phase.STARTING:
                 return
             if starting.hopeless is not None:
-                self._failed(agent, starting.hopeless, told=True)
+                cause = _DIALOGS.get(starting.dialog or "", Cause.LAUNCH_FAILED)
+                if cause is Cause.CREDENTIALS:
+                    self._supervisor.accounts.asked_for_login(agent, starting.hopeless)
+                self._failed(agent, starting.hopeless, told=True, cause=cause)
                 return
             if self._proven(agent, starting, due) and due:
                 self._up(agent, starting)
@@ -250,8 +256,11 @@ class Proving:
         agent.starting = None
         now, generation = time.time(), agent.row.generation
         conversation = starting.conversation or agent.row.conversation
+        switched = self._supervisor.switches.proven(agent)
 
         def writes(store: Store) -> None:
+            if switched is not None:
+                switched.writes(store)
             store.update_launch(agent.identity, generation, up_at=now, conversation=conversation)
             launch = store.launches(agent.identity, 1)[0]
             if launch.topic and conversation and not self._supervisor.deliveries.waiting(agent):
@@ -275,8 +284,11 @@ class Proving:
             ready_conversation=conversation,
             pending=None,
             **UNPARKED,
+            **(switched.changes if switched is not None else {}),
             writes=writes,
         )
+        if switched is not None:
+            self._supervisor.switches.is_proven(agent, switched)
         state = self._supervisor.state
         if state is not None:
             state.launch_file(agent.identity, generation).unlink(missing_ok=True)
@@ -285,14 +297,19 @@ class Proving:
         self._supervisor.deliveries.work(agent)
         self._supervisor.assignments.look(agent)
 
-    def _failed(self, agent: Agent, reason: str, *, told: bool = False) -> None:
+    def _failed(
+        self, agent: Agent, reason: str, *, told: bool = False, cause: Cause = Cause.LAUNCH_FAILED
+    ) -> None:
         """A launch failed before its process was known, or never became ready: an end, with its reason."""
         now, generation = time.time(), agent.row.generation
         agent.starting = None
         agent.last_cause = str(Cause.LAUNCH_FAILED)
         other = liveness.probe(agent.row, agent.socket, agent.session)
+        failure = self._supervisor.switches.failure(agent, "boot", reason)
 
         def writes(store: Store) -> None:
+            if failure is not None:
+                failure.writes(store)
             store.end_launch(
                 agent.identity, generation, at=now, planned=False, cause=str(Cause.LAUNCH_FAILED)
             )
@@ -304,20 +321,25 @@ class Proving:
             {"cause": Cause.LAUNCH_FAILED, "reason": reason, "while": "starting"},
             durable=True,
             writes=writes,
-            phase=Phase.STOPPED if agent.row.stay_stopped else Phase.DOWN,
-            cause=Cause.LAUNCH_FAILED,
-            reason=reason,
             pending=None,
             uncleared=generation,
+            **{
+                "phase": Phase.STOPPED if agent.row.stay_stopped else Phase.DOWN,
+                "cause": Cause.LAUNCH_FAILED,
+                "reason": reason,
+                **(failure.changes if failure is not None else {}),
+            },
         )
+        if failure is not None:
+            self._supervisor.switches.has_failed(agent, failure)
         if self._supervisor.state is not None:
             _remove(_files(self._supervisor.state, agent.identity, generation))
-        self._supervisor.waking.log_failure(agent, str(Cause.LAUNCH_FAILED), reason)
+        self._supervisor.waking.log_failure(agent, str(cause), reason)
         if other.liveness is Liveness.LIVE and not other.ours:
             # Somebody was faster: a session of that name lives, and what lives is adopted.
             self._supervisor.spawn(self._supervisor.bring_up.readopt(agent))
         else:
-            self._supervisor.endings.clear(agent, then=None, verdict=reason, told=told)
+            self._supervisor.endings.clear(agent, then=None, verdict=reason, told=told, cause=cause)
 
 
 class _Files(NamedTuple):

@@ -94,7 +94,7 @@ class Recording:
                     )
                 self._unsaved.discard(agent.identity)
             elif must:
-                raise StoreError(self.hindrance.reason if self.hindrance else "there is no store")
+                self.known()
         except StoreError as error:
             if must:
                 raise
@@ -107,6 +107,16 @@ class Recording:
             self.log.write(now, ev, identity=agent.identity, generation=row.generation, **shown)
         self.publish(agent)
         agent.wake_waiters()
+
+    def known(self) -> Store:
+        """Return the store.
+
+        Raises:
+            StoreError: there is none; the text says why.
+        """
+        if self.store is None:
+            raise StoreError(self.hindrance.reason if self.hindrance is not None else "there is no store")
+        return self.store
 
     @property
     def trouble(self) -> str | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from circus.exc import MessageError
 
-from circus_failover import agent_settings, fleet_file, liveness, settings, workforce
+from circus_failover import agent_settings, fleet_file, liveness, settings, tmux, workforce
 from circus_failover.agent import Agent
 from circus_failover.records import ActionRow, AgentRow
 from circus_failover.store import StoreError
@@ -302,7 +302,9 @@ class Roster:
         named = found.configured_account
         moved = found.settings.account(row.switched_to) if row.switched_to is not None else None
         stands = moved is not None and moved.runtime == named.runtime and row.switched_from == named.name
-        agent.settings = replace(found, account=moved if stands else named)
+        launched_on = moved if stands else named
+        if found.account is not launched_on:
+            agent.settings = replace(found, account=launched_on)
 
     def _load(self, path: Path) -> settings.Settings:
         """Read a failover.yaml, unless it is the very file that was read before."""
@@ -325,9 +327,8 @@ class Roster:
             MessageError: it is declared, it may still run, or nothing is known of it.
             StoreError: the store cannot be written; nothing was deleted.
         """
-        store, state = self._supervisor.store, self._supervisor.state
-        if store is None or state is None:
-            raise MessageError("nothing can be purged: there is no store")
+        store, state = self._supervisor.known(), self._supervisor.state
+        assert state is not None
         if identity in self.agents:
             raise MessageError(f"{identity} is an agent of this circusd: remove it first (`rm {identity}`)")
         row = store.agent(identity)
@@ -348,6 +349,9 @@ class Roster:
             path.unlink(missing_ok=True)
         state.agent_lock(identity).unlink(missing_ok=True)
         state.boot_lock(identity).unlink(missing_ok=True)
+        if tmux.serves(state.own_socket(identity)) is False:
+            # tmux leaves it behind; one that a server answers on is somebody's session.
+            state.own_socket(identity).unlink(missing_ok=True)
         if self._supervisor.log is not None:
             self._supervisor.log.write(time.time(), "purge", identity=identity, **deleted)
         return {**deleted, "pane logs": len(logs)}
@@ -364,8 +368,8 @@ class Roster:
         self._supervisor.watches.forget(identity)
 
     def drop_undeclared(self) -> list[str]:
-        """Drop the agents whose watchers are gone, and return their identities."""
-        watchers = {watcher.name: watcher for watcher in self._supervisor.arbiter.watchers}
+        """Drop the agents whose watchers are gone, or are no agents any more, and return their identities."""
+        watchers = {one.name: one for one in self._supervisor.arbiter.watchers if is_agent(one)}
         gone = [name for name, agent in self.agents.items() if watchers.get(name) is not agent.watcher]
         rows = [self.agents[name].row for name in gone if name not in watchers]
         for name in gone:

@@ -151,7 +151,11 @@ def _older(agent: Agent, generation: int, launch: str) -> str | None:
     """Return why a launch may ask nothing, which is not the recorded one; None when it is."""
     if generation == agent.row.generation and launch == agent.row.launch:
         return None
+    which = f"generation {generation}"
+    if generation == agent.row.generation:
+        # A number comes again where an agent was purged and its name given to another.
+        which = f"another launch that was generation {generation}"
     return (
-        f"the request is of generation {generation}, and generation {agent.row.generation} "
+        f"the request is of {which}, and generation {agent.row.generation} "
         "is the recorded launch: an older launch decides nothing about a newer one"
     )

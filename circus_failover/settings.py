@@ -96,6 +96,14 @@ class Settings:
         return next((account for account in self.accounts if account.name == name), None)
 
 
+class Unusable(SettingsError):
+    """A failover.yaml with mistakes. `right`, what is right of it, is to look for more, and not to run by."""
+
+    def __init__(self, problems: Sequence[Problem], right: Settings) -> None:
+        super().__init__(problems)
+        self.right = right
+
+
 def expand_path(text: str, folder: Path) -> Path:
     """An absolute path from configuration text: `~` and `$VAR` expanded, relative to `folder`.
 
@@ -140,8 +148,8 @@ class _Document(_Model):
 
 
 class _Runtime(_Model):
-    links: list[str] | None = Field(None, description="the names each home links")
-    never: list[str] | None = Field(None, description="the names that must not be links")
+    links: list[Any] | None = Field(None, description="the names each home links")
+    never: list[Any] | None = Field(None, description="the names that must not be links")
 
 
 class _Shared(_Runtime):
@@ -245,11 +253,16 @@ class _Reader:
                 accounts.append(Account(name, runtime, home, path, fields.get("max_agents")))
         return tuple(accounts)
 
-    def names(self, key: str, entries: Sequence[str] | None) -> tuple[str, ...] | None:
+    def names(self, key: str, entries: Sequence[object] | None) -> tuple[str, ...] | None:
+        names = []
         for index, name in enumerate(entries or ()):
-            if not name.strip() or name in (".", "..") or "/" in name or not name.isprintable():
+            if not isinstance(name, str):
+                self.problem(f"{key}[{index}]", name, _TYPES["string_type"])
+            elif not name.strip() or name in (".", "..") or "/" in name or not name.isprintable():
                 self.problem(f"{key}[{index}]", name, "the plain name of a folder or file in an account home")
-        return None if entries is None else tuple(dict.fromkeys(entries))
+            else:
+                names.append(name)
+        return None if entries is None else tuple(dict.fromkeys(names))
 
     def shared(self, data: object, accounts: Sequence[Account], root_needed: bool) -> Shared:
         fields = self.checked(_Shared, data, "shared.")
@@ -316,7 +329,10 @@ class _Reader:
         defaults = self.defaults(fields.get("defaults", {}))
         notify = targets(self, fields.get("notify", ()))
         if self.problems or state_dir is None:
-            raise SettingsError(self.problems)
+            named = {one.name: one for one in reversed(accounts) if one.runtime in RUNTIMES}
+            known = tuple(reversed(named.values()))
+            right = Settings(self.path, state_dir or Path("/"), shared, known, defaults)
+            raise Unusable(self.problems, right)
         verbose = bool(fields.get("log_verbose", False))
         return Settings(self.path, state_dir, shared, accounts, defaults, verbose, notify)
 
@@ -331,6 +347,8 @@ class _Reader:
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             text = getattr(error, "problem", None) or str(error)
+            what = text.removeprefix("but ").removeprefix("found ")  # the message says "found" itself
+            text = what if what != text else f"a mistake: {text}"
             self.problem("", text, "valid YAML in UTF-8", line=mark.line + 1 if mark else 0)
         except OSError as error:
             self.problem("", error.strerror or str(error), "a readable file; correct the path or create it")

@@ -33,12 +33,11 @@ _join = os.path.join
 
 
 def check(settings: Settings, account: Account | None) -> Verdict:
-    """Inspect what a launch of an agent of `account` (None: of no account) depends on, and judge it."""
-    if settings.shared.strict:
-        accounts: Sequence[Account] = settings.accounts
-    else:
-        accounts = () if account is None else (account,)
-    evidence = inspect(settings, accounts)
+    """Inspect what a launch of an agent of `account` (None: of no account) depends on, and judge it.
+
+    All homes are looked at, also where only one is judged: what must not be shared may be another's too.
+    """
+    evidence = inspect(settings, settings.accounts)
     return judge(evidence, settings.shared.strict, None if account is None else account.name)
 
 
@@ -48,7 +47,7 @@ def inspect(settings: Settings, accounts: Sequence[Account]) -> Evidence:
         _folder(os.fspath(settings.shared.root)) if settings.shared.root else Folder("", "", Target.MISSING)
     )
     # the canonical homes of all accounts, since each may be in the way of another
-    others = tuple((account.name, os.path.realpath(account.home)) for account in settings.accounts)
+    others = tuple((account.name, _canonical(os.fspath(account.home))) for account in settings.accounts)
     known = dict(others)
     shared: dict[str, tuple[int, int] | None] = {}
     homes = []
@@ -72,8 +71,16 @@ def _failed(error: OSError) -> Target:
     return Target.LOOP if error.errno == errno.ELOOP else Target.UNREADABLE
 
 
+def _canonical(path: str) -> str:
+    """The path free of links; of a chain of links that the kernel does not follow either, the path itself."""
+    try:
+        return os.path.realpath(path)
+    except RecursionError:  # Python 3.10 to 3.12 follow a link of a link by a call of its own
+        return path
+
+
 def _folder(path: str, canonical: str | None = None) -> Folder:
-    canonical = os.path.realpath(path) if canonical is None else canonical
+    canonical = _canonical(path) if canonical is None else canonical
     try:
         found = os.stat(path)
     except OSError as error:
@@ -111,15 +118,13 @@ def _link(home: str, name: str, root: str, shared: dict[str, tuple[int, int] | N
     try:
         found = os.stat(path)
     except OSError as error:
-        return Link(
-            name, entry, text, _failed(error), os.path.realpath(path), error=error.strerror or str(error)
-        )
+        return Link(name, entry, text, _failed(error), _canonical(path), error=error.strerror or str(error))
     expected = _join(root, name)
     if name not in shared:
         shared[name] = _identity(expected)
     # The same folder by device and inode has the same canonical path, for a tenth of realpath's price.
     same = (found.st_dev, found.st_ino) == shared[name]
-    canonical = expected if same else os.path.realpath(path)
+    canonical = expected if same else _canonical(path)
     target = Target.FOLDER if stat.S_ISDIR(found.st_mode) else Target.FILE
     return Link(name, entry, text, target, canonical, found.st_uid, found.st_gid, found.st_mode)
 
@@ -150,13 +155,13 @@ def create(settings: Settings) -> list[str]:
         for failure in judge(evidence, True, None).failures
         if failure.kind in (Divergence.HOME_INSIDE, Divergence.HOME_SHARED)
     }
-    done = list(_make_folder(os.fspath(settings.shared.root)))
-    root = os.path.realpath(settings.shared.root)
+    root = _canonical(os.fspath(settings.shared.root))
+    done = list(_make_folder(root))
     for account in settings.accounts:
         if account.name in misplaced:
             continue
         home = os.fspath(account.home)
-        done.extend(_make_folder(home))
+        done.extend(_make_folder(_canonical(home)))
         for name in settings.shared.links(account.runtime):
             done.extend(_make_folder(_join(root, name)))
             done.extend(_make_link(_join(home, name), _join(root, name)))

@@ -19,6 +19,10 @@ from typing import Any
 WAKE_SOCKET = "wake.sock"
 
 
+class Later(Exception):
+    """A report cannot be taken in yet: it waits, and those behind it do not."""
+
+
 def report_name(kind: str, now_ns: int | None = None) -> str:
     """Return a file name that sorts by time (nanoseconds) and cannot collide with another process's."""
     stamp = time.time_ns() if now_ns is None else now_ns
@@ -94,7 +98,7 @@ def take_in(folder: Path, apply: Callable[[str, dict[str, Any]], None]) -> list[
     `apply` gets the file's name and the report; it must put the effect and the name into the store in
     one transaction, so that a report read twice (after a crash between the two) has one effect. A report
     that makes no sense, to this module or to `apply`, is set aside with the ending `.bad`, never deleted,
-    and the ones behind it are taken in.
+    and the ones behind it are taken in; so they are when `apply` raises `Later`, and it is left as it is.
 
     Returns:
         The names of the reports that were set aside.
@@ -115,6 +119,8 @@ def take_in(folder: Path, apply: Callable[[str, dict[str, Any]], None]) -> list[
         if sensible:
             try:
                 apply(name, report)
+            except Later:
+                continue
             except (ValueError, LookupError, TypeError, AttributeError):
                 sensible = False
         if sensible:

@@ -37,7 +37,7 @@ COMMANDS = {
     "/help": "            print this list",
     "/job": "SECS [ID]    work for SECS seconds, and report to the supervisor that ID is done",
     "/kill": "[SIG]       end by that signal, a name or number (KILL)",
-    "/limit": "[EPOCH]    report a usage limit, and answer only with it until EPOCH (in an hour)",
+    "/limit": "[EPOCH [KIND]]  have its account refuse every turn until EPOCH (in an hour), as KIND",
     "/say": "TEXT         print TEXT",
     "/stubborn": "        ignore SIGTERM and SIGHUP from now on",
     "/work": "SECS TEXT   work on TEXT for SECS seconds",
@@ -49,10 +49,26 @@ keys: Enter sends, Esc interrupts a turn and puts its text back, C-u clears the 
   a prompt waits for the end of a turn. Without a terminal each line is a prompt or command, in order.
 jobs: a /job waits for the end of a turn like a prompt. One that its conversation had not finished when the
   program ended is done anew, from its beginning, at the first prompt after a resume that is no command.
+limits: what an account refuses is in the file standin-limit of its home, as `EPOCH [KIND]`: for every agent
+  of that account at once, in the middle of a turn too, and over at EPOCH (0: when the file is gone).
+  KIND: five_hour (else), seven_day, seven_day_opus; credentials, overloaded, rate_limit. How much it has used
+  is in standin-usage, as lines `WINDOW PERCENT EPOCH`; the status line is told so after an answer.
+resume: the first prompt after a resume that is no command also finishes the turns that the conversation holds
+  without an answer: `finished: TEXT`, once.
 exit codes: 0 by /exit, C-d, end of input; 1 unknown conversation, crash; 2 usage; 129 SIGHUP or terminal
   gone; 130 SIGINT; 143 SIGTERM"""
 PROMPT, WORKING = "❯ ", "working… (esc to interrupt)"
 INTERRUPTED = "[Request interrupted by user]"
+LIMIT_FILE, USAGE_FILE = "standin-limit", "standin-usage"
+WINDOWS = {"five_hour": "5-hour", "seven_day": "weekly", "seven_day_opus": "Opus"}
+REFUSALS = {
+    "credentials": ("Invalid API key · Fix external API key", "authentication_failed", 401),
+    "overloaded": ("API Error: 529 Overloaded", "overloaded", 529),
+    "rate_limit": ("API Error: Request rejected (429)", "rate_limit", 429),
+}
+"""What is no usage limit: the text, the `error` and the status, as Claude Code 2.1.329 writes them."""
+LOOK_SECS = 0.5
+"""How often it looks in the middle of a turn whether its account refuses it now."""
 PASTE, PASTE_END = "\x1b[200~", "\x1b[201~"
 ESC_WAIT = 0.05  # the bytes of one key come together: an Esc followed by nothing for so long is the Esc key
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -83,12 +99,12 @@ def exit_code(text: str) -> int:
     return int(seconds(text, 255))
 
 
-def limit_text(epoch: int) -> str:
+def limit_text(epoch: int, kind: str = "five_hour") -> str:
     """As Claude Code 2.1 words it: "resets 8:11am (UTC)", with the date when it is a day or more away."""
     at = time.gmtime(epoch)
     day = f"{time.strftime('%b', at)} {at.tm_mday}, " if epoch - time.time() >= 86400 else ""
     clock = f"{at.tm_hour % 12 or 12}:{at.tm_min:02d}{'am' if at.tm_hour < 12 else 'pm'}"
-    return f"You've hit your 5-hour limit · resets {day}{clock} (UTC)"
+    return f"You've hit your {WINDOWS[kind]} limit · resets {day}{clock} (UTC)"
 
 
 def start_sleep(secs: float, daemon: bool) -> int:
@@ -198,17 +214,21 @@ class Terminal:
 class Account:
     """What is written below the account home. A write that fails is silent, as in the real client."""
 
-    def __init__(self, home: str, conversation: str) -> None:
-        self.home, self.conversation, self.cwd = home, conversation, os.getcwd()
+    def __init__(self, home: str, conversation: str, claude: bool = False) -> None:
+        self.home, self.conversation, self.cwd, self.claude = home, conversation, os.getcwd(), claude
         folder = os.path.join(home, "projects", re.sub("[^A-Za-z0-9]", "-", self.cwd))
         self.transcript = os.path.join(folder, conversation + ".jsonl")
         self.status_file = os.path.join(home, "sessions", f"{os.getpid()}.json")
+        self.limit_file, self.usage_file = os.path.join(home, LIMIT_FILE), os.path.join(home, USAGE_FILE)
         self.status = self.parent = self.proc_start = self.unfinished = ""
+        self.begun = round(time.time() * 1000)
+        self.open: list[str] = []
+        """The turns that the transcript held without an answer when it was resumed."""
         with contextlib.suppress(OSError), open("/proc/self/stat", errors="replace") as stat:
             self.proc_start = stat.read().rpartition(")")[2].split()[19]
 
     def turns(self) -> int:
-        """How many answers the transcript holds, and whether its last job is unfinished.
+        """How many answers the transcript holds; also notes its turns without one, and its unfinished job.
 
         OSError: there is no such transcript.
         """
@@ -218,9 +238,48 @@ class Account:
                 with contextlib.suppress(ValueError, AttributeError, LookupError, TypeError):
                     entry = json.loads(line)
                     self.parent = entry.get("uuid", self.parent)
-                    answers += entry.get("type") == "assistant" and not entry.get("isApiErrorMessage")
+                    if entry.get("isApiErrorMessage"):
+                        continue
+                    answers += entry.get("type") == "assistant"
+                    self.note_turn(entry.get("type"), entry["message"]["content"])
                     self.note_job(entry.get("type"), entry["message"]["content"])
         return answers
+
+    def note_turn(self, role: str, content: Any) -> None:
+        if role == "assistant" or content == INTERRUPTED:
+            self.open = []
+        elif not content.startswith("/job "):  # a job is done anew, by a rule of its own
+            self.open.append(content)
+
+    def limit(self) -> tuple[int, str] | None:
+        """Until when the account refuses every turn (0: for good), and as what; None: it does not."""
+        try:
+            with open(self.limit_file, encoding="ascii") as file:
+                epoch, kind = [*file.read().split(), "five_hour"][:2]
+            until = int(epoch)
+        except (OSError, ValueError):
+            return None
+        if kind not in (*WINDOWS, *REFUSALS) or 0 < until <= time.time():
+            return None
+        return until, kind
+
+    def usage(self) -> dict[str, dict[str, float]]:
+        """How much of each window is used, as Claude Code 2.1.329 tells its status line."""
+        try:
+            with open(self.usage_file, encoding="ascii") as file:
+                lines = [line.split() for line in file]
+            return {
+                window: {"used_percentage": float(percent), "resets_at": int(epoch)}
+                for window, percent, epoch in lines
+            }
+        except (OSError, ValueError):
+            return {}
+
+    def set_limit(self, epoch: int, kind: str) -> None:
+        os.makedirs(self.home, exist_ok=True)
+        with open(self.limit_file + ".new", "w", encoding="ascii") as file:
+            file.write(f"{epoch} {kind}\n")
+        os.replace(self.limit_file + ".new", self.limit_file)
 
     def note_job(self, role: str, content: Any) -> None:
         if role == "user" and (content == INTERRUPTED or content.startswith("/job ")):
@@ -253,12 +312,15 @@ class Account:
         if status == self.status or not os.path.isdir(self.home):
             return
         self.status = status
+        now = time.time()
         record = {
             "pid": os.getpid(),
             "sessionId": self.conversation,
             "cwd": self.cwd,
-            "status": status,
-            "statusUpdatedAt": round(time.time(), 3),
+            # Claude Code has no word for it, and times in milliseconds.
+            "status": "idle" if self.claude and status == "limited" else status,
+            "statusUpdatedAt": round(now * 1000) if self.claude else round(now, 3),
+            "startedAt": self.begun,
             "procStart": self.proc_start or None,
         }
         with contextlib.suppress(OSError):
@@ -279,7 +341,7 @@ class StandIn:
         self.options, self.account, self.term, self.greeting = options, account, term, greeting
         self.started = time.monotonic()
         self.ready = self.asking = self.ended = False
-        self.limited_until = 0
+        self.limited, self.refused = False, ""  # its account refused something; the prompt of that turn
         self.turn: tuple[str, float] | None = None  # the prompt, and when it is answered
         self.beat_every, self.next_beat = options.beat, self.started
         self.line = self.keys = ""  # the input box; what was read and may be half a key or half a paste
@@ -324,19 +386,24 @@ class StandIn:
                 self.beat()
                 self.next_beat = now + self.beat_every
             due.append(self.next_beat - now)
-        if self.turn and now >= self.turn[1]:
+        if self.turn and (now >= self.turn[1] or self.account.limit()):
             self.answer(self.turn[0])
+        limit = self.account.limit() if self.limited else None
+        if self.limited and not limit:
+            self.limited = False
+            if self.refused and options.auto_continue:
+                self.begin(self.refused, options.turn)
         while self.queue and not self.turn:
             text = self.queue.pop(0)
             self.term.clear()
             self.term.write(PROMPT + shown(text) + "\n" if self.term.tty else "")
             self.submit(text)
         if self.turn:
-            due += [self.turn[1] - now, 1.0]
+            due += [self.turn[1] - now, LOOK_SECS]
             if self.term.tty:
                 self.term.clear()  # a client at work keeps its screen moving
-        if self.limited_until > time.time():
-            due.append(self.limited_until - time.time())
+        if limit:
+            due.append(min(limit[0] - time.time(), LOOK_SECS) if limit[0] else LOOK_SECS)
         if self.half_a_key():
             due.append(ESC_WAIT)
         self.show()
@@ -344,7 +411,8 @@ class StandIn:
 
     def show(self) -> None:
         if self.ready:
-            idle = "limited" if self.limited_until > time.time() else "waiting" if self.asking else "idle"
+            limited = self.limited and self.account.limit()
+            idle = "limited" if limited else "waiting" if self.asking else "idle"
             self.account.set_status("busy" if self.turn else idle)
             self.term.draw(WORKING if self.turn else PROMPT + (shown(self.line) if self.term.tty else ""))
 
@@ -438,22 +506,46 @@ class StandIn:
                 self.say(f"usage: {name} {' '.join(COMMANDS[name].split(' ' * 2)[0].split())}")
         elif text.strip():
             job, self.account.unfinished = self.account.unfinished, ""
+            self.account.open = [turn for turn in self.account.open if turn not in text]
             self.account.append("user", text)
             self.begin(job or text, seconds(job.split()[1]) if job else self.options.turn)
 
     def begin(self, text: str, secs: float) -> None:
-        self.turn = (text, time.monotonic() + (secs if self.limited_until <= time.time() else 0))
+        self.turn, self.limited, self.refused = (text, time.monotonic() + secs), False, ""
         self.show()
 
     def answer(self, text: str) -> None:
         self.turn = None
-        if self.limited_until > time.time():
-            self.report_limit()
+        if limit := self.account.limit():
+            self.limited, self.refused = True, text
+            self.report_limit(*limit)
         else:
+            for turn in self.account.open:
+                self.account.append("assistant", "finished: " + turn)
+                self.say("finished: " + shown(turn))
+            self.account.open = []
             self.account.append("assistant", "done: " + text)
             self.say("done: " + shown(text))
+            self.tell_status_line()
             if text.startswith("/job "):
                 self.say(report("done", self.assignment(text), "worked for " + text.split()[1] + " s"))
+
+    def tell_status_line(self) -> None:
+        usage = self.account.usage()
+        command = self.options.settings.get("statusLine", {}).get("command")
+        if not usage or not command:
+            return
+        out, into = os.pipe()
+        os.write(into, json.dumps({"session_id": self.account.conversation, "rate_limits": usage}).encode())
+        os.close(into)
+        actions = [(os.POSIX_SPAWN_DUP2, out, 0)] + [
+            (os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)
+        ]
+        # A shell that ignores SIGCHLD cannot wait for what it runs.
+        os.posix_spawn(
+            "/bin/sh", ["sh", "-c", command], os.environ, file_actions=actions, setsigdef=[signal.SIGCHLD]
+        )
+        os.close(out)
 
     def assignment(self, job: str) -> str | None:
         """The id in a job's first line; without one it is the assignment that this agent has."""
@@ -468,17 +560,21 @@ class StandIn:
         except OSError as error:
             self.say(f"no heartbeat: {error.strerror}")
 
-    def report_limit(self) -> None:
-        text = limit_text(self.limited_until)
-        self.account.append(
-            "assistant",
-            text,
-            isApiErrorMessage=True,
-            error="rate_limit",
-            apiError="usage_limit_reached",
-            apiErrorStatus=429,
-            quotaLimits={"resetsAt": self.limited_until, "rateLimitType": "five_hour"},
-        )
+    def report_limit(self, until: int, kind: str) -> None:
+        if kind in REFUSALS:
+            text, error, status = REFUSALS[kind]
+            self.account.append("assistant", text, isApiErrorMessage=True, error=error, apiErrorStatus=status)
+        else:
+            text = limit_text(until, kind)
+            self.account.append(
+                "assistant",
+                text,
+                isApiErrorMessage=True,
+                error="rate_limit",
+                apiError="usage_limit_reached",
+                apiErrorStatus=429,
+                quotaLimits={"resetsAt": until, "rateLimitType": kind},
+            )
         self.say(text)
 
     def crash(self, code: int) -> NoReturn:
@@ -507,10 +603,15 @@ class StandIn:
             self.take_signals()
             self.say("ignoring SIGTERM and SIGHUP")
         elif name == "/limit":
-            epoch = int(first) if first else int(time.time()) + 3600
+            words = [*rest.split(), "five_hour"]
+            epoch, kind = (int(words[0]), words[1]) if first else (int(time.time()) + 3600, words[0])
+            if kind not in (*WINDOWS, *REFUSALS):
+                raise ValueError(kind)
             limit_text(epoch)  # raises for a time that no calendar has
-            self.limited_until = epoch
-            self.report_limit()
+            self.account.set_limit(epoch, kind)
+            if not self.turn:
+                self.limited = True
+                self.report_limit(epoch, kind)
         elif name in ("/child", "/daemon"):
             self.say(f"{name[1:]} {start_sleep(seconds(first or '3600'), name == '/daemon')}")
         elif name == "/env":
@@ -562,7 +663,20 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("prompt", nargs="?", help="a first prompt or command, as if typed when ready")
     add("--home", metavar="DIR", help="account home (else $FAILOVER_HOME, else ./.standin)")
     add(
+        "--claude",
+        action="store_true",
+        help="pass for Claude Code (runtime claude): home in $CLAUDE_CONFIG_DIR, files in its form",
+    )
+    add(
+        "--settings",
+        metavar="JSON",
+        default="{}",
+        help="as Claude Code's: of them, the status line's command",
+    )
+    add("--auto-continue", action="store_true", help="after the reset, go on by itself with what was refused")
+    add(
         "--conversation",
+        "--session-id",
         metavar="UUID",
         type=conversation_id,
         help="id of a new conversation (else $FAILOVER_CONVERSATION, else a new one)",
@@ -582,13 +696,18 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         options.conversation = options.resume or options.conversation or conversation_id(given)
     except argparse.ArgumentTypeError as wrong:
         parser.error(f"FAILOVER_CONVERSATION={wrong}")
+    try:
+        options.settings = dict(json.loads(options.settings))
+    except (ValueError, TypeError):
+        parser.error(f"--settings {options.settings!r}: expected an object of JSON")
     return options
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
     options, greeting = arguments(argv), ""
-    home = os.path.abspath(options.home or os.environ.get("FAILOVER_HOME") or ".standin")
-    account = Account(home, options.conversation)
+    variable = "CLAUDE_CONFIG_DIR" if options.claude else "FAILOVER_HOME"
+    home = os.path.abspath(options.home or os.environ.get(variable) or ".standin")
+    account = Account(home, options.conversation, options.claude)
     if options.resume:
         try:
             conversation_id(options.resume)

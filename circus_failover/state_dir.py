@@ -100,6 +100,10 @@ class StateDir:
         """Held by the worker that acts on an agent."""
         return self.path / "locks" / f"{identity}.lock"
 
+    def own_socket(self, identity: str) -> Path:
+        """Where an agent's own tmux server listens."""
+        return self.path / "tmux" / f"{identity}.sock"
+
     def pane_log(self, identity: str) -> Path:
         """What an agent's pane printed."""
         return self.path / "panes" / f"{identity}.log"
@@ -176,7 +180,8 @@ def holder(state: StateDir) -> Holder | None:
     The lock itself decides; the file's text only says who.
     """
     try:
-        handle = os.open(state.lock, os.O_RDWR | os.O_CLOEXEC)
+        # Only to be read: who holds it is to be known also where nothing can be written any more.
+        handle = os.open(state.lock, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:

@@ -49,6 +49,8 @@ def take_in(held: Supervisor, looks: Sequence[Look], interval: float) -> list[st
             health = before.health
         # A time to come, as after the clock was set back, would hold for good.
         at = min(look.at, time.time())
+        # First, so that whoever hears of the change finds what it means for the account.
+        held.accounts.learn(agent, replace(look, health=health, at=at))
         agent.seen = Seen(look.generation, look.process, at, interval, health, look.last_activity)
         changed = before is None or _essence(before.health) != _essence(health)
         if changed and _is_told(before, health):

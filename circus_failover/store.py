@@ -398,6 +398,15 @@ class Reader:
         rows = self._rows(f"SELECT {', '.join(_TASK_COLUMNS)} FROM tasks WHERE id = ?", (number,))
         return TaskRow(**_plain(rows[0])) if rows else None
 
+    def delivered(self, identity: str, limit: int = 100) -> list[TaskRow]:
+        """Return the newest tasks that an agent was seen to have taken, in that order."""
+        rows = self._rows(
+            f"SELECT {', '.join(_TASK_COLUMNS)} FROM tasks WHERE identity = ? AND state = 'delivered'"
+            " ORDER BY done_at DESC, id DESC LIMIT ?",
+            (identity, limit),
+        )
+        return [TaskRow(**_plain(row)) for row in reversed(rows)]
+
     def waiting(self) -> dict[str, int]:
         """Return how many tasks wait, by identity; an agent without one is not in it."""
         rows = self._rows(f"SELECT identity, COUNT(*) AS n FROM tasks WHERE {_OPEN_TASK} GROUP BY identity")

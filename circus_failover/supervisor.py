@@ -28,13 +28,15 @@ from circus_failover import (
     stuck_agents,
     tmux,
 )
+from circus_failover.accounts import Accounts
 from circus_failover.aftermath import Aftermath
 from circus_failover.agent import COARSE_SECS, LIVE_PHASES, Agent
 from circus_failover.agent_health import LOOKER
 from circus_failover.assignments import Assignments
 from circus_failover.bring_up import BringUps
 from circus_failover.client_events import ClientEvents
-from circus_failover.crash_loops import CrashLoops
+from circus_failover.continuing import Continuing
+from circus_failover.crash_loops import UNTOLD, CrashLoops
 from circus_failover.deliveries import Deliveries
 from circus_failover.endings import Endings
 from circus_failover.exclusive import Turns
@@ -53,6 +55,7 @@ from circus_failover.server_probe import ServerProbe
 from circus_failover.server_watches import ServerWatches
 from circus_failover.state_dir import StateDir, StateDirError
 from circus_failover.store import Store, StoreError
+from circus_failover.switches import Switches
 from circus_failover.waking import Waking
 from circus_failover.words import Cause, Liveness, Phase, State, WakeMode
 from circus_failover.workforce import Workforce
@@ -85,8 +88,11 @@ class Supervisor(Recording):
         self.waking = Waking(self)
         self.deliveries = Deliveries(self)
         self.assignments = Assignments(self)
+        self.accounts = Accounts(self)
         self.notices = Notices(self)
         self.crash_loops = CrashLoops(self)
+        self.switches = Switches(self)
+        self.continuing = Continuing(self)
         self.pools = Pools(self)
         self.requests = SelfRequests(self)
         self.events = ClientEvents(self)
@@ -111,6 +117,7 @@ class Supervisor(Recording):
         self._remember_states()
         self.deliveries.load()
         self.assignments.load()
+        self.accounts.load()
         self.watches.open()
         self.take_in_reports()
         self.save_changed()
@@ -128,10 +135,12 @@ class Supervisor(Recording):
                 self.spawn(self.aftermath.remove(agent))
             elif agent.action is None and stuck_agents.left_behind(agent):
                 self.spawn(stuck_agents.bring_back(self, agent, None))
+            elif self.switches.left_behind(agent):
+                self.spawn(self.switches.carry_on(agent))
             elif (
                 agent.action is None
                 and agent.row.uncleared == agent.row.generation
-                and agent.last_cause in (str(Cause.ENDED_UNKNOWN), str(Cause.LAUNCH_FAILED))
+                and agent.last_cause in UNTOLD
             ):
                 # The circusd that noticed its end died before it could have found out how it came.
                 self.endings.clear(agent, then=None)
@@ -160,8 +169,9 @@ class Supervisor(Recording):
         try:
             state.prepare()
             claims.hold(state, self.arbiter.endpoint, str(getattr(self.arbiter, "config_file", "")))
+            private_file.keep(state.tmux_config, tmux.OWN_SERVER_CONFIG)
             self.store = Store(state.store)
-        except (StateDirError, StoreError) as error:
+        except (OSError, StateDirError, StoreError) as error:
             self.hindrance = Hindrance(
                 Cause.STATE_DIR, f"{error}. Then restart circusd (circusctl restart): agents live on"
             )
@@ -170,7 +180,6 @@ class Supervisor(Recording):
         self.state = state
         self.log = LifecycleLog(state.lifecycle_log)
         self.exits = LifecycleLog(state.exits_log)
-        private_file.write(state.tmux_config, tmux.OWN_SERVER_CONFIG)
         self._wake = spool.listen(state.spool)
         if self._wake is not None:
             self.loop.add_handler(self._wake, self._woken, self.loop.READ)
@@ -188,6 +197,7 @@ class Supervisor(Recording):
         self._remember_states()
         self.deliveries.load()
         self.assignments.load()
+        self.accounts.load()
         self.watches.open()
         self.take_in_reports()
         self.spawn(self.bring_up.adopt_unstarted())
@@ -338,9 +348,12 @@ class Supervisor(Recording):
         if server is not None:
             now, reason = server.at, server_watches.reason_of(server)
         generation, starting = agent.row.generation, agent.phase is Phase.STARTING
+        failure = self.switches.failure(agent, "boot", reason) if starting else None
 
         def ended(store: Store) -> None:
             store.end_launch(agent.identity, generation, at=now, planned=False, cause=str(cause))
+            if failure is not None:
+                failure.writes(store)
 
         try:
             self.record(
@@ -350,11 +363,14 @@ class Supervisor(Recording):
                 durable=True,
                 must=self.store is not None,
                 writes=ended,
-                phase=Phase.STOPPED if agent.row.stay_stopped else Phase.DOWN,
-                cause=cause,
-                reason=reason,
                 pending=None,
                 uncleared=generation,
+                **{
+                    "phase": Phase.STOPPED if agent.row.stay_stopped else Phase.DOWN,
+                    "cause": cause,
+                    "reason": reason,
+                    **(failure.changes if failure is not None else {}),
+                },
             )
         except StoreError as error:
             # An end is stored whole or not at all; the next tick finds it again.
@@ -366,6 +382,8 @@ class Supervisor(Recording):
         agent.starting = None
         agent.last_cause = str(cause)
         self.pids.forget(agent.identity)
+        if failure is not None:
+            self.switches.has_failed(agent, failure)
         if starting:
             self.waking.log_failure(agent, str(cause), reason)
         if cause is Cause.HOST_REBOOT:
@@ -450,11 +468,23 @@ class Supervisor(Recording):
         except Exception:
             logger.exception("circus-failover: a tick failed")
 
+    def _keep_folders(self) -> None:
+        """Make folders of the state directory anew that somebody has removed: without them no end gets on."""
+        if self.state is None:
+            return
+        try:
+            self.state.prepare()
+        except StateDirError as error:
+            self.alerts["state_dir"] = str(error)
+        else:
+            self.alerts.pop("state_dir", None)
+
     def tick(self) -> None:
         """Re-read the store's and the processes' truth; every lost event is made good here."""
         if self.arbiter._stopping:
             return
         self._ticks += 1
+        self._keep_folders()
         self.take_in_reports()
         self.proving.confirm()
         part, pidfds = self._ticks % FULL_CHECK_TICKS, hasattr(os, "pidfd_open")
@@ -473,7 +503,9 @@ class Supervisor(Recording):
         self.workforce.tend()
         self.deliveries.tend()
         self.assignments.tend()
+        self.accounts.tick()
         self.crash_loops.tick()
+        self.switches.tick()
         self.pools.tick()
         self.servers.tick()
         self.watches.tick()

@@ -42,7 +42,11 @@ set -g default-terminal "screen-256color"
 set -s escape-time 20
 set -g destroy-unattached off
 set -g allow-rename off
+set -g @failover_clock "%s"
+set-hook -g client-detached 'set -gF @failover_left "#{T:@failover_clock}"'
 """
+"""The last two note when a client left, in epoch seconds, also one that was killed: tmux itself knows only
+when the last one came (3.3a)."""
 
 
 _program: tuple[str | None, str] | None = None

@@ -14,12 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from circus_failover import agent_variables, patience, pool_file, shared_state
-from circus_failover.agent_settings import PREFIX, AgentSettings, check_defaults, parse
+from circus_failover.agent_settings import (
+    PREFIX,
+    AgentSettings,
+    check_defaults,
+    no_place_for_socket,
+    parse,
+)
 from circus_failover.env_file import EnvFileError
-from circus_failover.fleet_file import CONFIG_OPTION, CONFIG_VARIABLE, FleetFile, read
+from circus_failover.fleet_file import CONFIG_OPTION, CONFIG_VARIABLE, FleetFile, Unreadable, read
 from circus_failover.notify_settings import exposed, unreadable
 from circus_failover.policy.gate import Failure, judge
-from circus_failover.settings import Account, Problem, Settings, SettingsError, Shared, load
+from circus_failover.settings import Account, Problem, Settings, SettingsError, Shared, Unusable, load
 
 
 @dataclass(frozen=True)
@@ -45,15 +51,20 @@ class Report:
 
 def validate(ini: Path) -> Report:
     """Check a fleet: circus.ini, each failover.yaml it names, every agent, and the gate of every account."""
+    unread: tuple[Problem, ...] = ()
     try:
         fleet = read(ini)
+    except Unreadable as error:
+        unread, fleet = error.problems, error.right
     except SettingsError as error:
         return Report(error.problems, notes=tuple(_tmux()))
     configs = {path: _loaded(path) for path in fleet.config_paths()}
     loaded = {path: found for path, found in configs.items() if isinstance(found, Settings)}
-    problems = list(fleet.problems)
-    for found in configs.values():
-        problems.extend(check_defaults(found) if isinstance(found, Settings) else found)
+    problems = [*unread, *fleet.problems]
+    for config in configs.values():
+        problems.extend(() if isinstance(config, Settings) else config.problems)
+        if (right := _right(config)) is not None:
+            problems.extend(check_defaults(right))
     agents: dict[str, AgentSettings] = {}
     wrong: dict[str, list[Problem]] = {}
     for watcher in fleet.agents:
@@ -62,7 +73,11 @@ def validate(ini: Path) -> Report:
             agents[result.identity] = result
         else:
             wrong[str(watcher["name"])] = result
-    for section, problem in (*_clashes(fleet, agents), *patience.problems(fleet, agents)):
+    for section, problem in (
+        *_clashes(fleet, agents),
+        *_sockets(fleet, agents),
+        *patience.problems(fleet, agents),
+    ):
         wrong.setdefault(section, []).append(problem)
     pools = pool_file.pools_of(fleet)
     problems.extend(problem for error in pools.values() for problem in _problems_of(error))
@@ -77,12 +92,15 @@ def validate(ini: Path) -> Report:
             problems.extend(found)
             keyless.add(account)
     failures: list[Failure] = []
-    for settings in loaded.values():
-        failures.extend(judge(shared_state.inspect(settings, settings.accounts), True, None).failures)
+    for config in configs.values():
+        right = _right(config)
+        if right is not None and right.shared.root is not None:
+            failures.extend(judge(shared_state.inspect(right, right.accounts), True, None).failures)
     accepted = [
         name
         for name, agent in agents.items()
-        if name not in wrong
+        if not unread  # circusd would not even start
+        and name not in wrong
         and agent.account not in keyless
         and shared_state.check(agent.settings, agent.account).ok
     ]
@@ -102,15 +120,22 @@ def validate(ini: Path) -> Report:
     )
 
 
-def _loaded(path: Path) -> Settings | tuple[Problem, ...]:
+def _loaded(path: Path) -> Settings | SettingsError:
     try:
         return load(path)
     except SettingsError as error:
-        return error.problems
+        return error
+
+
+def _right(found: Settings | SettingsError) -> Settings | None:
+    """What is right of a failover.yaml, where it could be read at all: the rest hides no other mistake."""
+    if isinstance(found, Settings):
+        return found
+    return found.right if isinstance(found, Unusable) else None
 
 
 def _agent(
-    fleet: FleetFile, watcher: Mapping[str, object], configs: Mapping[Path, Settings | tuple[Problem, ...]]
+    fleet: FleetFile, watcher: Mapping[str, object], configs: Mapping[Path, Settings | SettingsError]
 ) -> AgentSettings | list[Problem]:
     section = f"watcher:{watcher['name']}"
     path = fleet.config_path(watcher)
@@ -122,10 +147,13 @@ def _agent(
         return _parsed(watcher, settings, fleet.source(section))
     # What is wrong with failover.yaml is said of that file. The watcher's own mistakes are told all the same,
     # as far as they do not depend on it: not what an account or a default could have set right.
-    alone = {
-        key: value for key, value in watcher.items() if key not in (PREFIX + "account", PREFIX + "socket")
-    }
-    found = _parsed(alone, Settings(path, Path("/"), Shared(), (), {}), fleet.source(section))
+    dependent = ("account", "socket")
+    alone = {key: value for key, value in watcher.items() if key.removeprefix(PREFIX) not in dependent}
+    right = _right(settings)
+    defaults = (
+        {} if right is None else {key: value for key, value in right.defaults.items() if key not in dependent}
+    )
+    found = _parsed(alone, Settings(path, Path("/"), Shared(), (), defaults), fleet.source(section))
     return (
         []
         if isinstance(found, AgentSettings)
@@ -154,6 +182,15 @@ def _clashes(fleet: FleetFile, agents: Mapping[str, AgentSettings]) -> Iterator[
                 identity,
                 Problem(fleet.source(section), PREFIX + "session", agent.session, expected, section),
             )
+
+
+def _sockets(fleet: FleetFile, agents: Mapping[str, AgentSettings]) -> Iterator[tuple[str, Problem]]:
+    """Agents whose tmux server cannot have its socket where it should."""
+    for identity, agent in agents.items():
+        if expected := no_place_for_socket(agent):
+            section = f"watcher:{identity}"
+            found = str(agent.socket)
+            yield identity, Problem(fleet.source(section), PREFIX + "socket", found, expected, section)
 
 
 def _pool_sizes(fleet: FleetFile, agents: Mapping[str, AgentSettings]) -> Iterator[Problem]:

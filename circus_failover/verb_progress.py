@@ -10,7 +10,7 @@ import contextlib
 import fnmatch
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 ASK_SECS = 0.5
@@ -43,24 +43,36 @@ def shown(verb: str, message: dict[str, Any], endpoint: str) -> Iterator[None]:
     properties = message.get("properties", {})
     names = [str(name) for name in properties.get("names") or [properties.get("name", "*")]]
     several = verb in GOALS and (len(names) > 1 or any(mark in names[0] for mark in "*?["))
-    over = threading.Event()
     with Console(stderr=True).status(f"{verb}: waiting for circusd") as status:
-        watcher = threading.Thread(
-            target=_watch,
-            args=(verb, names, endpoint, over, lambda text: status.update(Text(text))),
-            daemon=True,
-        )
-        if several:
-            watcher.start()
-        try:
+        if not several:
             yield
-        finally:
-            over.set()
-            if several:
-                watcher.join(ASK_SECS)
+            return
+        with watching(endpoint, lambda agents: status.update(Text(progress(verb, names, agents)))):
+            yield
 
 
-def _watch(verb: str, names: list[str], endpoint: str, over: threading.Event, say: Any) -> None:
+@contextlib.contextmanager
+def watching(endpoint: str, tell: Callable[[list[dict[str, Any]]], None]) -> Iterator[None]:
+    """Tell every half a second, while the block runs, what `fleet` says; nothing where nobody could see it.
+
+    Args:
+        endpoint: where circusd listens.
+        tell: gets the agents, in a thread of its own.
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(endpoint, over, tell), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join(ASK_SECS)
+
+
+def _watch(endpoint: str, over: threading.Event, tell: Callable[[list[dict[str, Any]]], None]) -> None:
     import zmq
     from circus.client import CircusClient
     from circus.exc import CallError
@@ -72,7 +84,7 @@ def _watch(verb: str, names: list[str], endpoint: str, over: threading.Event, sa
         try:
             while not over.wait(ASK_SECS):
                 with contextlib.suppress(CallError):
-                    say(progress(verb, names, client.send_message("fleet")["agents"]))
+                    tell(client.send_message("fleet")["agents"])
         finally:
             client.stop()
             context.term()

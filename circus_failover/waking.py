@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from circus_failover import agent_variables
-from circus_failover.agent import Agent
+from circus_failover.agent import BEING_REMOVED, Agent
 from circus_failover.agents import RUNTIMES
 from circus_failover.agents.runtime import takes_id
 from circus_failover.policy import wake
@@ -57,6 +57,12 @@ class Waking:
             topic: what it is woken for; None for the topic of the task whose turn is next.
         """
         row = agent.row
+        undecided = asked is WakeAsked.NOTHING and row.pending is None
+        if undecided and self._supervisor.continuing.unfinished(agent):
+            # A turn that was cut off goes on where it was, whatever waits behind it.
+            found = self._plan(agent, WakeAsked.RESUME, topic)
+            if found.mode is WakeMode.RESUME:
+                return found
         if row.pending is not None:
             found = self._plan(agent, WakeAsked(row.pending), topic)
             # What was to be resumed may not be resumable any more: then the last end decides.
@@ -138,8 +144,8 @@ class Waking:
             return self._refused(
                 agent, Cause.OBSERVED, "it is observed: watched and shown, never started", task
             )
-        if agent.action is not None and agent.action.intent == str(IntentAction.REMOVE):
-            return self._refused(agent, Cause.REMOVED, "it is being removed", task)
+        if agent.removed or (agent.action is not None and agent.action.intent == str(IntentAction.REMOVE)):
+            return self._refused(agent, Cause.REMOVED, BEING_REMOVED, task)
         if agent.row.stay_stopped:
             reason = f"it was stopped: {agent.row.reason}; `start {agent.identity}` brings it back"
             return self._refused(agent, Cause.STOPPED, reason, task)
@@ -191,6 +197,8 @@ class Waking:
         """Return the verdict for one who came while it was up, or while somebody else woke it."""
         if agent.row.stay_stopped:
             return self._refused(agent, Cause.STOPPED_MID_WAKE, f"stopped meanwhile: {agent.row.reason}")
+        if agent.removed:
+            return self._refused(agent, Cause.REMOVED, BEING_REMOVED)
         if agent.phase is Phase.STARTING:
             # Whoever asked does not wait any longer, and hears how far it is.
             return self._supervisor.bring_up.verdict(agent)

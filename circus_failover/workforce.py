@@ -62,7 +62,7 @@ class Workforce:
         if awaited and time.time() - action.asked_at < UNREPORTED_SECS:
             # Its session is being created right now: `launched` comes back here with its pid.
             return
-        if _may_run(action) or sum(1 for one in self._working() if one is not agent) >= WORKERS:
+        if may_run(action) or sum(1 for one in self._working() if one is not agent) >= WORKERS:
             return
         path = state.worker_spec(action.id)
         order = {
@@ -94,7 +94,7 @@ class Workforce:
         return [
             agent
             for agent in self._supervisor.roster.agents.values()
-            if agent.action is not None and agent.action.worker is not None and _may_run(agent.action)
+            if agent.action is not None and agent.action.worker is not None and may_run(agent.action)
         ]
 
     def done(self, action: int) -> None:
@@ -131,5 +131,6 @@ def whereabouts(agent: Agent) -> dict[str, Any]:
     }
 
 
-def _may_run(action: ActionRow) -> bool:
+def may_run(action: ActionRow) -> bool:
+    """Say whether the worker of an end may be at it still."""
     return action.worker is not None and process_table.may_run(action.worker)

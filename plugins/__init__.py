@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from circus_failover.plugins.account_failover import AccountFailover
     from circus_failover.plugins.agent_states import AgentStates
     from circus_failover.plugins.canary import Canary
     from circus_failover.plugins.crash_loop_guard import CrashLoopGuard
@@ -18,9 +19,19 @@ if TYPE_CHECKING:
     from circus_failover.plugins.metrics import Metrics
     from circus_failover.plugins.notify import Notify
 
-__all__ = ["AgentStates", "Canary", "CrashLoopGuard", "Heartbeat", "IdleReaper", "Metrics", "Notify"]
+__all__ = [
+    "AccountFailover",
+    "AgentStates",
+    "Canary",
+    "CrashLoopGuard",
+    "Heartbeat",
+    "IdleReaper",
+    "Metrics",
+    "Notify",
+]
 
 _FILES = {
+    "AccountFailover": "account_failover",
     "AgentStates": "agent_states",
     "Canary": "canary",
     "CrashLoopGuard": "crash_loop_guard",

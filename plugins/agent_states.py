@@ -81,8 +81,8 @@ class AgentStates(FailoverPlugin):
             self._tell([row.identity for row in rows])
 
     def concerns(self, event: Event) -> bool:
-        """What is up may have changed when circusd says anything of it: it is up, or its client reported."""
-        return event.phase in _LOOKED_AT
+        """What is up may have changed when anything is said of it: it came up, or its client reported."""
+        return event.kind != "agent" or event.phase in _LOOKED_AT
 
     # -- looking ---------------------------------------------------------------------------------------
 
@@ -136,7 +136,17 @@ class AgentStates(FailoverPlugin):
         health, seen = self._observer.observe(row, now)
         assert row.process is not None
         conversation = seen.conversation if is_conversation(seen.conversation) else None
-        return Look(row.identity, row.generation, row.process, now, health, conversation, seen.last_activity)
+        return Look(
+            row.identity,
+            row.generation,
+            row.process,
+            now,
+            health,
+            conversation,
+            seen.last_activity,
+            seen.answered_at,
+            seen.usage,
+        )
 
     def _forget(self, rows: Sequence[AgentRow]) -> None:
         """Forget agents that are not up any more, and launches that have ended."""

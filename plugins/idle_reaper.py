@@ -213,7 +213,7 @@ class IdleReaper(FailoverPlugin):
             self._steady(row, policy, verdict)
 
     def _note_clients(self, row: AgentRow, here: bool, last_attached: float | None, now: float) -> None:
-        """Remember when an agent was last looked at; tmux itself knows only when somebody began to."""
+        """Remember when an agent was last looked at; some servers know only when somebody began to."""
         before = self._seen.get(row.identity)
         at = before.at if before is not None and before.generation == row.generation else 0.0
         at = now if here else max(at, last_attached or 0.0)

@@ -8,12 +8,17 @@ its environment, which names that directory as HOME.
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":
+    # Ctrl-C during the imports just ends it; `end_on_signals` takes over then.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import contextlib
 import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -107,6 +112,7 @@ class DemoFleet:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            start_new_session=True,
             cwd=self.home,
         )
         return list(json.loads(done.stdout)["agents"]) if done.returncode == 0 else []
@@ -127,6 +133,7 @@ class DemoFleet:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            start_new_session=True,
             cwd=self.home,
             timeout=END_SECS,
         )
@@ -257,16 +264,22 @@ def say(text: str = "") -> None:
 
 
 def show(fleet: DemoFleet, *arguments: str) -> None:
-    """Print a command and let it write to this very terminal."""
+    """Print a command and let it write to this very terminal, whose Ctrl-C is for the demo alone."""
     say(f"\n$ failoverctl {shlex.join(arguments)}")
-    subprocess.run(
-        [str(BIN / "failoverctl"), *arguments],
-        env=fleet.environment,
-        stdin=subprocess.DEVNULL,
-        cwd=fleet.home,
-        timeout=END_SECS,
-        check=True,
-    )
+    try:
+        subprocess.run(
+            [str(BIN / "failoverctl"), *arguments],
+            env=fleet.environment,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd=fleet.home,
+            timeout=END_SECS,
+            check=True,
+        )
+    except BaseException:
+        if sys.stdout.isatty():  # it hides the cursor while it waits, and was killed
+            print("\r\x1b[K\x1b[?25h", end="", flush=True)
+        raise
 
 
 def play(fleet: DemoFleet) -> None:

@@ -40,11 +40,31 @@ def test_a_look_at_what_stayed_the_same_says_no_more_than_that() -> None:
 
 
 def test_what_a_client_says_at_length_is_cut_and_taken() -> None:
-    long = replace(WAITING, what="x" * 9000, evidence="y" * 9000, fault=replace(FAULT, text="z" * 9000))
+    long = replace(WAITING, what="x" * 9000, evidence="y" * 9000, fault=replace(FAULT, text="z " * 4500))
     look = agent_health.heard(agent_health.told(replace(LOOK, health=long)))
     assert look is not None and look.health is not None and look.health.fault is not None
     kept = (look.health.what, look.health.evidence, look.health.fault.text)
     assert [len(text) for text in kept] == [TEXT_SHOWN] * 3
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "sk-ant-api03-" + "aB3_" * 20,
+        "sk-proj-********************************wxyz",
+        "sess-0123456789abcdef",
+        "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJtZSJ9.c2lnbmF0dXJl",
+        "0123456789abcdef" * 4,
+    ],
+)
+def test_a_key_that_a_client_quotes_goes_no_further(key: str) -> None:
+    fault = Fault(FaultKind.CREDENTIALS, f"Incorrect API key provided: {key}. You can find yours at x.com.")
+    said = json.dumps(agent_health.told(replace(LOOK, health=replace(LIMITED, fault=fault))))
+    assert key not in said and key[-4:] not in said and "provided: [key]" in said
+    plain = (
+        "request req_011CTxAbCdEfGhIjKl, 0195f3a2-1111-2222-3333-444455556666, https://x.com/codex/settings"
+    )
+    assert agent_health.plain_fault(replace(fault, text=plain))["text"] == plain
 
 
 NONSENSE: list[tuple[str, Any]] = [

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
 
 import pytest
-from circus.config import get_config
+from circus.config import get_config, watcher_defaults
+from circus.watcher import Watcher
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circus_failover import task_text
+from circus_failover import agent_settings, task_text
 from circus_failover.agent_settings import (
     IDENTITY,
     AgentSettings,
@@ -54,6 +56,32 @@ def problems(base: Path, lines: str, using: Settings | None = None, name: str = 
     with pytest.raises(SettingsError) as caught:
         agent(base, lines, using, name)
     return list(caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("failover.comand = x", "failover.command"),
+        ("failovr.account = main", "failover.account"),
+        ("Failover.account = main", "failover.account"),
+        ("failover_account = main", "failover.account"),
+        ("account = main", "failover.account"),
+        ("command = x", "failover.command"),
+        ("autostrat = False", "autostart"),
+        ("workingdir = /tmp", "working_dir"),
+        ("stop-signal = 2", "stop_signal"),
+    ],
+)
+def test_an_unknown_option_is_told_with_the_nearest_known_one(tmp_path: Path, line: str, meant: str) -> None:
+    (problem,) = problems(tmp_path, f"failover.command = run\n{line}\n")
+    assert problem.key == line.split(" = ")[0]
+    assert f"did you mean {meant!r}?" in str(problem)
+
+
+def test_an_option_that_resembles_none_is_another_hooks_and_circuss_own_are_all_known(tmp_path: Path) -> None:
+    agent(tmp_path, "failover.command = run\nowner = me\nflapping.max_retry = 2\nslack_channel = ops\n")
+    known = {*watcher_defaults(), *inspect.signature(Watcher.__init__).parameters, "check_flapping"}
+    assert known - {"self", "loop", "options"} == agent_settings.CIRCUS_OPTIONS
 
 
 def test_the_smallest_agent_has_the_documented_values(tmp_path: Path) -> None:

@@ -234,6 +234,11 @@ def test_events_of_agents_that_are_up_are_reacted_to(
     assert States(runtime).concerns(Event("a", "agent", 1, phase)) is wanted
 
 
+@pytest.mark.parametrize("kind", ["spawn", "reap", "stop"])
+def test_circus_s_own_events_are_reacted_to(runtime: Telling, kind: str) -> None:
+    assert States(runtime).concerns(Event("a", kind))
+
+
 def test_a_dry_run_looks_and_tells_and_says_that_it_changes_nothing(tmp_path: Path, runtime: Telling) -> None:
     states, store = States(runtime, dry_run="true"), stored(tmp_path, agent("a"))
     assert ticks(states, store) == [("a", "idle")]

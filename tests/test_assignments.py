@@ -15,8 +15,9 @@ import pytest
 from circus.exc import MessageError
 
 from circus_failover import agent_settings, process_table
+from circus_failover.accounts import Accounts
 from circus_failover.agent import Agent
-from circus_failover.agent_health import Seen
+from circus_failover.agent_health import Look, Seen
 from circus_failover.assignments import Assignments, NotPossible
 from circus_failover.deliveries import Deliveries
 from circus_failover.lifecycle_log import LifecycleLog
@@ -86,6 +87,7 @@ class Held(Recording):
         self.deliveries = Typist(self)
         self.assignments = Assignments(self)  # type: ignore[arg-type]
         self.notices = Notices(self)  # type: ignore[arg-type]
+        self.accounts = Accounts(self)  # type: ignore[arg-type]
 
     def spawn(self, coroutine: object) -> asyncio.Future[None]:
         return asyncio.Future(loop=LOOP)
@@ -289,6 +291,21 @@ def test_an_agent_that_took_a_task_since_it_was_seen_idle_gets_nothing(held: Hel
     held.see(bob, State.IDLE)
     held.tend()
     assert held.row().owner == "bob"
+
+
+def test_nobody_on_an_account_that_one_of_its_agents_saw_limited_gets_work(held: Held) -> None:
+    bob, eve, ann = (held.agent(name, pool="p") for name in ("bob", "eve", "ann"))
+    for agent, account in ((bob, "one"), (eve, "one"), (ann, "two")):
+        agent.row = replace(agent.row, account=account)
+    limit = Fault(FaultKind.USAGE_LIMIT, "You've hit your limit", "weekly", time.time() + 600)
+    held.see(bob, State.LIMITED, limit)
+    look = Look("bob", bob.row.generation, bob.row.process or ProcessId(1, 1), time.time(), bob.health())
+    held.accounts.learn(bob, look)
+    owners = [held.give(name, pool="p").owner for name in ("one", "two")]
+    assert owners == ["ann", None]
+    eve.row = replace(eve.row, account="two")
+    held.tend()
+    assert held.row("two").owner == "eve", "what runs is on another account now"
 
 
 def test_an_agent_that_is_faster_than_its_typist_is_not_told_again(held: Held) -> None:

@@ -94,6 +94,7 @@ accounts:
         (["--endpoint", "nonsense", "attach", "bob"], 1, "no answer from"),
         (["--timeout", "x", "fleet"], 2, "--timeout"),
         (["explain"], 2, "takes the name of one agent"),
+        (["set", "bob", "env", "X=1"], 2, "make no sense to set"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_with_its_exit_code(
@@ -228,6 +229,30 @@ def unit_of(text: str) -> configparser.RawConfigParser:
     return parser
 
 
+@pytest.mark.parametrize(
+    ("where", "code", "said"),
+    [
+        (">/dev/full", 3, "failoverctl: standard output: No space left on device"),
+        (">&-", 0, ""),
+        ("| true", 0, ""),
+    ],
+)
+def test_an_answer_that_cannot_be_written_is_no_traceback(
+    tmp_path: Path, where: str, code: int, said: str
+) -> None:
+    line = f'set -o pipefail; "$0" validate "$1" {where}'
+    done = subprocess.run(
+        ["bash", "-c", line, PROGRAM, str(describe(tmp_path))], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr.strip()) == (code, said)
+
+
+def test_an_answer_is_written_also_where_its_letters_are_unknown(tmp_path: Path) -> None:
+    ini = describe(tmp_path, settings="state_dir: state\nétat: x\n")
+    done = run("validate", str(ini), cwd=tmp_path, anew=True, PYTHONIOENCODING="ascii")
+    assert done.returncode == 1 and "\\xe9tat" in done.stdout, done
+
+
 @pytest.mark.parametrize("user", [False, True])
 def test_the_shipped_units_never_end_an_agent(user: bool) -> None:
     service = unit_of(systemd_unit.template(user=user))["Service"]
@@ -312,6 +337,23 @@ def test_a_completion_script_is_what_its_shell_understands(tmp_path: Path, shell
 def test_the_names_of_agents_are_empty_and_quick_without_circusd(tmp_path: Path) -> None:
     done = run("completion", "names", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_ctrl_c_while_it_still_imports_is_no_traceback(tmp_path: Path) -> None:
+    """Raised where the signal would be taken: in the middle of an import."""
+    pressed = """
+import sys
+from circus_failover import failoverctl
+class Pressed:
+    def find_spec(self, name, *about):
+        if name == "circus_failover.verbs.local":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Pressed())
+sys.argv = ["failoverctl", "fleet"]
+failoverctl.main()
+"""
+    done = subprocess.run([sys.executable, "-c", pressed], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_every_verb_is_in_every_script() -> None:

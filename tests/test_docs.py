@@ -28,6 +28,7 @@ from circus_failover import (
     assignment_records,
     ctl,
     deaths,
+    endings,
     failure,
     heartbeats,
     lifecycle_log,
@@ -39,7 +40,7 @@ from circus_failover import (
     waking,
     words,
 )
-from circus_failover.agents import RUNTIMES, claude_home, codex_home, runtime
+from circus_failover.agents import RUNTIMES, claude_home, claude_usage, codex_home, runtime
 from circus_failover.canary import arming, document, exit_status, exits_log, watched
 from circus_failover.canary.death import Death
 from circus_failover.canary.scene import Scene
@@ -157,6 +158,7 @@ def test_the_limits_of_the_other_numbers_are_documented() -> None:
         ("kind", words.Kind),
         ("mode", words.Mode),
         ("on_orphan", words.Orphans),
+        ("on_limit", words.OnLimit),
     ],
 )
 def test_every_word_that_an_option_may_be_is_documented(option: str, enum: type[words.Word]) -> None:
@@ -185,6 +187,15 @@ def test_the_options_of_metrics_are_documented_with_their_defaults() -> None:
     assert tuple(documented) == metrics.OWN_OPTIONS
     assert (documented["host"], documented["port"]) == (metrics.HOST, str(metrics.PORT))
     assert f"http://{metrics.HOST}:{metrics.PORT}/metrics" in page("work.md")
+
+
+def test_the_options_of_account_failover_are_documented_with_their_defaults() -> None:
+    from circus_failover.plugins import account_failover
+
+    rows = table(page("settings.md"), "AccountFailover option", "default", "meaning")
+    assert [row[:2] for row in rows] == [["`pace`", f"{account_failover.PACE_SECS:g}"]]
+    assert f"from 0 to {account_failover.LONGEST_PACE_SECS:.0f}" in rows[0][2]
+    assert account_failover.PACE_JITTER == 0.2 and "a fifth more or less" in rows[0][2]
 
 
 def test_what_an_agent_finds_in_its_environment_is_documented() -> None:
@@ -373,6 +384,13 @@ def test_every_word_about_work_is_documented_in_order(
 
 
 @pytest.mark.parametrize(
+    ("word", "enum"), [("account state", words.AccountState), ("on_limit", words.OnLimit)]
+)
+def test_every_word_about_accounts_is_documented_in_order(word: str, enum: type[words.Word]) -> None:
+    assert first_names(table(page("accounts.md"), word, "meaning")) == [str(each) for each in enum]
+
+
+@pytest.mark.parametrize(
     ("word", "enum"), [("credentials", words.Credentials), ("boot stage", words.BootStage)]
 )
 def test_every_word_about_clients_is_documented_in_order(word: str, enum: type[words.Word]) -> None:
@@ -407,6 +425,11 @@ def literals(node: ast.expr, function: ast.FunctionDef | ast.AsyncFunctionDef) -
         return ["server-exit"]
     if ast.unparse(node) == "str(action)":
         return guarded(node, function)
+    if ast.unparse(node) in ("_DONE[action]", "f'not-{_DONE[action]}'"):
+        from circus_failover.plugins import account_failover
+
+        before = "" if isinstance(node, ast.Subscript) else "not-"
+        return [before + done for done in account_failover._DONE.values()]
     if isinstance(node, ast.Call) and ast.unparse(node.func) == "str" and len(node.args) == 1:
         known = re.fullmatch(r"IntentAction\.([A-Z]+)", ast.unparse(node.args[0]))
         return None if known is None else [str(words.IntentAction[known[1]])]
@@ -427,10 +450,15 @@ def guarded(node: ast.expr, function: ast.FunctionDef | ast.AsyncFunctionDef) ->
     return found or None
 
 
-def keys_of(node: ast.expr, path: Path) -> set[str]:
-    """Return the keys of a mapping: one that is written out, or that a function returns, of the file `path`
-    or of the part of the supervisor it is called on, which has a file of its name.
+def keys_of(node: ast.expr, path: Path, within: ast.AST | None = None) -> set[str]:
+    """Return the keys of a mapping: one that is written out, here or above in the same function, or that a
+    function returns, of the file `path` or of the part of the supervisor it is called on, which has a file
+    of its name.
     """
+    if isinstance(node, ast.Name) and within is not None:
+        for part in ast.walk(within):
+            if isinstance(part, ast.Assign) and ast.unparse(part.targets[0]) == node.id:
+                return keys_of(part.value, path)
     if isinstance(node, ast.Dict):
         found: set[str] = set()
         for key, value in zip(node.keys, node.values, strict=True):
@@ -442,6 +470,8 @@ def keys_of(node: ast.expr, path: Path) -> set[str]:
         f"spell out {ast.unparse(node)}"
     )
     called, _, name = ast.unparse(node.func).rpartition(".")
+    if name == "_told":
+        return set()  # by intent: see `logged`
     part = called.rpartition(".")[2]
     path = path if part in ("", "self") else path.with_name(f"{part}.py")
     for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -457,10 +487,10 @@ def logged(log: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for function, node, path in calls():
         target, where = ast.unparse(node.func), f"{path.name}:{node.lineno}"
-        if path.name == ASSIGNMENTS:
-            continue  # what it writes is told by `work`
+        if path.name in (ASSIGNMENTS, SWITCHES):
+            continue  # what it writes is told by `work`, or by `switching`
         if log == "lifecycle" and target.endswith(".record") and len(node.args) > 2:
-            texts = keys_of(node.args[2], path)
+            texts = keys_of(node.args[2], path, function)
         elif target.endswith({"lifecycle": ".log.write", "exits": ".exits.write"}[log]):
             if ast.unparse(node.args[1]) == "ev":  # the one place that record() itself writes
                 continue
@@ -474,14 +504,50 @@ def logged(log: str) -> dict[str, set[str]]:
         assert events is not None, f"{where}: {ast.unparse(node.args[1])}"
         for event in events:
             found.setdefault(event, set()).update(texts)
+            if "_told(" in ast.unparse(node):
+                found[event].update(endings._told(words.IntentAction(event), {}))
     if log == "lifecycle":
         found["work"] = work()[1]
+        found["switch"] |= switching()[1]
+        found["wake"] |= told_further()
     always = {"identity", "generation"}
     return {event: keys - always for event, keys in found.items()}
 
 
 ASSIGNMENTS = "assignment_records.py"
 """The one place that writes what becomes of assignments (`ev=work`)."""
+SWITCHES = "switches.py"
+"""The one place that writes what becomes of switches (`ev=switch`), but for the intent."""
+
+
+def told_further() -> set[str]:
+    """Return what is told of a launch beside how it begins: what it goes on with."""
+    tree = ast.parse((ROOT / "circus_failover" / "continuing.py").read_text(encoding="utf-8"))
+    dicts = [
+        [ast.literal_eval(key) for key in node.keys if key]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Dict)
+    ]
+    (keys,) = (found for found in dicts if "continues" in found)
+    return set(keys)
+
+
+@cache
+def switching() -> tuple[set[str], set[str]]:
+    """Return the actions of `ev=switch`, and the keys."""
+    found, keys = {"asked"}, set()
+    for node in ast.walk(ast.parse((ROOT / "circus_failover" / SWITCHES).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Dict):
+            pairs = zip(node.keys, node.values, strict=True)
+            said = {str(key.value): value for key, value in pairs if isinstance(key, ast.Constant)}
+            action = said.get("action")
+            if isinstance(action, ast.Constant):
+                found.add(str(action.value))
+                keys |= set(said)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "self.say":
+            found.add(str(ast.literal_eval(node.args[1])))
+            keys |= {keyword.arg for keyword in node.keywords if keyword.arg}
+    return found, keys
 
 
 @cache
@@ -539,7 +605,7 @@ def actions() -> set[tuple[str, str]]:
         if (
             texts is None
         ):  # handed through: by what writes a finding, and by what says a change of a crash loop
-            assert ast.unparse(node) in ("action", "finding.action"), f"{where}: {ast.unparse(node)}"
+            assert ast.unparse(node) in ("action", "finding.action", CARRIED_OUT), where
             return
         found.update((event, text) for event in events for text in texts)
 
@@ -557,9 +623,16 @@ def actions() -> set[tuple[str, str]]:
             add(["supervise"], node.args[1], function, where)
         elif target == "self._say" and path.name == "crash_loops.py":
             add(["supervise", "crash-loop"], node.args[1], function, where)
+        elif target == "self._change" and path.name == "accounts.py":
+            add(["account"], node.args[2], function, where)
+    found |= {("switch", action) for action in switching()[0]}
     found |= {("work", action) for action in work()[0]}
     found |= {("notify", action) for action in get_args(plugin_report.Told.model_fields["action"].annotation)}
     return found
+
+
+CARRIED_OUT = "said.get(action, str(action))"
+"""What circusd has done about an agent at a limit; AccountFailover says the same with `dry_run`."""
 
 
 @pytest.mark.parametrize("log", ["lifecycle", "exits"])
@@ -745,7 +818,7 @@ def test_the_intents_are_documented_with_what_they_cover() -> None:
     rows = table(page("canary.md"), "what closes it", "said", "covers")
     assert [word for row in rows for word in names(row[2])] == [watched.ANY, watched.ORDERLY]
     assert (server_exit.ANY, server_exit.ORDERLY) == (watched.ANY, watched.ORDERLY)
-    ending = {"stop", "park", "restart", "fresh", "rm", "stuck"}
+    ending = {"stop", "park", "restart", "fresh", "rm", "stuck", "switch", "limit"}
     assert set(names(rows[0][0])) == ending
     assert {str(word) for word in words.IntentAction if word is not words.IntentAction.CLEAR} == ending
 
@@ -909,6 +982,39 @@ def test_the_figures_about_clients_are_those_of_the_code() -> None:
     assert f"at most {env_file.MAX_BYTES // 1024} KiB" in page("settings.md")
 
 
+# -- accounts -------------------------------------------------------------------------------------
+
+
+def test_the_figures_about_accounts_are_those_of_the_code() -> None:
+    from circus_failover.plugins import account_failover
+
+    from circus_failover import mass_switch
+    from circus_failover.policy import account_choice, accounts, failover
+
+    text, failures = (" ".join(page(name).split()) for name in ("accounts.md", "failures.md"))
+    hours = f"{accounts.UNKNOWN_RESET_SECS / 3600:.0f} h"
+    assert f"where that is unknown {hours} after it was said" in text
+    assert f"believed to be limited for {hours}" in failures
+    assert f"an overload is over after {accounts.OVERLOADED_SECS:.0f} s" in text
+    least, most = failover.SLACK_SECS, failover.SLACK_SECS + failover.JITTER_SECS
+    assert f"and {least:.0f} to {most:.0f} s more" in text
+    minutes = f"{failover.UNKNOWN_RESET_SECS / 60:.0f} min"
+    assert f"no reset is known, {minutes}" in text and f"every {minutes}" in failures
+    assert f"with {account_choice.MARGIN * 100:.0f} points more headroom" in text
+    assert f"does not return within {account_choice.LEFT_SECS:.0f} s" in failures
+    assert account_choice.UNKNOWN_HEADROOM == 0.5 and "unknown counts as a half" in text
+    assert f"`pace` seconds apart ({account_failover.PACE_SECS:g})" in text
+    assert mass_switch.PACE_SECS == account_failover.PACE_SECS == 5.0
+    assert mass_switch.FAILURES == 3 and "After three in a row that failed" in text
+
+
+def test_what_accounts_prints_is_what_the_page_shows() -> None:
+    from circus_failover.verbs import accounts_verb
+
+    shown = page("accounts.md").partition("$ failoverctl accounts\n")[2].splitlines()[0]
+    assert shown.split() == accounts_verb.table([], 0.0).splitlines()[0].split()
+
+
 # -- for contributors -----------------------------------------------------------------------------
 
 
@@ -918,6 +1024,7 @@ TOLD_IN = {
     "server_exit": "canary.md",
     **dict.fromkeys(("health", "usage_limits", "reset_times"), "clients.md"),
     **dict.fromkeys(("standing", "dispatch", "recovery", "heartbeat", "telling", "pool"), "work.md"),
+    **dict.fromkeys(("accounts", "account_choice", "failover", "continuing"), "accounts.md"),
 }
 """Which page has a policy's table, where that is not lifecycle.md."""
 
@@ -1111,7 +1218,14 @@ def test_the_example_of_a_runtime_is_one(tmp_path: Path) -> None:
 
 
 def test_what_a_new_runtime_is_entered_in_is_there() -> None:
-    from circus_failover import agents, asked_client, client_events, client_hooks, client_processes
+    from circus_failover import (
+        account_checks,
+        agents,
+        asked_client,
+        client_events,
+        client_hooks,
+        client_processes,
+    )
     from circus_failover.init import contents, survey
 
     _, _, section = page("contributing.md").partition("\n## How to add a runtime\n")
@@ -1125,13 +1239,15 @@ def test_what_a_new_runtime_is_entered_in_is_there() -> None:
         "DEFAULT_HOMES": client_processes.DEFAULT_HOMES,
         "init.survey._MARKS": survey._MARKS,
         "client_hooks.HOOKS": client_hooks.HOOKS,
+        "account_checks.LOGIN_FILES": account_checks.LOGIN_FILES,
         "FILES": client_hooks.FILES,
     }
     for place, known in places.items():
         assert f"`{place}`" in section and {"claude", "codex"} <= set(known), place
     assert "`init.contents.MERGE_DEPTH`" in section and contents.MERGE_DEPTH
     assert "`asked_client.login`" in section and callable(asked_client.login)
-    assert {hook for hooks in client_hooks.HOOKS.values() for hook in hooks} == set(client_events.FIELDS)
+    hooks = {hook for hooks in client_hooks.HOOKS.values() for hook in hooks}
+    assert hooks | {claude_usage.EVENT} == set(client_events.FIELDS)
 
 
 def test_every_file_of_the_tests_with_the_real_clients_is_in_their_readme() -> None:

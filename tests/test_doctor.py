@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -196,8 +197,12 @@ def test_one_line_names_every_agent_that_is_held_with_its_time_or_given_up() -> 
     views: list[dict[str, object]] = [
         {**held, "identity": "a", "cause": "crash-loop", "held_until": 1.8e9},
         {**held, "identity": "b", "cause": "given-up", "held_until": None},
+        {**held, "identity": "c", "cause": "limited", "held_until": 1.8e9},
     ]
-    (line,) = doctor_checks.agents(views)
+    line, limited = doctor_checks.agents(views)
+    assert (limited.level, limited.check) == (Level.WARN, "limited")
+    assert limited.finding == "held because of their accounts: c (until 2027-01-15 08:00:00 UTC)"
+    assert "failoverctl accounts" in limited.remedy and "reset" not in limited.remedy
     assert (line.level, line.check) == (Level.WARN, "held")
     assert "a (until 2027-01-15 08:00:00 UTC), b (given up)" in line.finding
     assert "failoverctl reset" in line.remedy
@@ -282,6 +287,10 @@ def test_plugins_that_only_say_what_they_would_do_are_told() -> None:
     guard, reaper = doctor_plugins.judged(dry, dry, ["bob"])
     assert (guard.level, reaper.level) == (Level.WARN, Level.OK)
     assert guard.remedy == "dry_run = False in [plugin:guard]"
+    there = ["CrashLoopGuard", "IdleReaper", "Notify"]
+    (teller,) = doctor_plugins.judged(there, {"Notify": "plugin:tell"}, [])
+    assert (teller.level, teller.check) == (Level.WARN, "Notify") and "nobody is told" in teller.finding
+    assert teller.remedy == "dry_run = False in [plugin:tell]"
 
 
 def test_a_heartbeat_that_nobody_listens_to_is_told() -> None:
@@ -387,6 +396,14 @@ def test_a_plugin_is_judged_by_its_own_interval_and_by_what_it_says(
 ) -> None:
     (line,) = doctor_plugins.ticks("IdleReaper", "plugin:idle", row, 1000.0, since)
     assert (line.level, line.check) == (level, "IdleReaper")
+
+
+def test_a_tick_that_takes_longer_than_its_interval_is_told() -> None:
+    for secs, expected in ((1.9, ["ok"]), (2.0, ["ok"]), (2.1, ["warn"])):
+        row = replace(said(1000.0, 1.0), secs=secs)
+        (line,) = found = doctor_plugins.ticks("IdleReaper", "plugin:idle", row, 1000.0, None)
+        assert levels(found) == expected
+    assert "took 2.1 s" in line.finding and "every 1 s" in line.finding and "[plugin:idle]" in line.remedy
 
 
 def test_a_plugins_alert_and_its_last_error_are_both_said() -> None:

@@ -24,7 +24,8 @@ from circus_failover.agents import RUNTIMES
 from circus_failover.agents.runtime import HomeReport
 from circus_failover.doctor_checks import Check
 from circus_failover.fleet_file import ENROL
-from circus_failover.words import Credentials
+from circus_failover.policy.accounts import Known
+from circus_failover.words import AccountState, Credentials
 from tests.picky_runtime import PickyRuntime
 
 LOGGED_IN = """echo '{"loggedIn": true, "authMethod": "api_key", "apiKey": "Marker", "email": "Marker"}'"""
@@ -192,6 +193,25 @@ def test_a_daemon_that_outlives_agents_is_a_warning(place: Place) -> None:
     for checks in (place.shortly(), place.closely()):
         (warning,) = only(checks, "warn")
         assert "pid 4711" in warning.finding and warning.remedy
+
+
+def test_an_account_on_which_nothing_can_be_done_is_told_while_that_lasts(place: Place) -> None:
+    place.accounts.append(place.account("spare"))
+    _, loaded = place.write()
+    known = [
+        Known("main", "claude", AccountState.LIMITED, "weekly", 1_800_000_000.0, seen_at=5.0, seen_by="bob"),
+        Known("spare", "claude", AccountState.CREDENTIALS, seen_at=5.0),
+        Known("gone", "claude", AccountState.CREDENTIALS, seen_at=5.0),
+    ]
+    checks = doctor_accounts.known(known, loaded, 1_799_999_999.0)
+    assert lines(checks) == [
+        "warn account main: limited (weekly), until 2027-01-15T08:00:00.000Z (seen at bob)",
+        "warn account spare: its login has failed",
+    ]
+    assert "failoverctl accounts check spare" in checks[1].remedy
+    assert [check.check for check in doctor_accounts.known(known, loaded, 1_800_000_000.0)] == [
+        "account spare"
+    ]
 
 
 def test_the_home_that_keeps_transcripts_least_counts_for_all_that_share_them(place: Place) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -162,3 +163,26 @@ def test_the_demo_clears_up_whenever_it_is_ended(moment: str, number: signal.Sig
     shown = "".join(lines)
     assert process.returncode == status, shown
     assert_nothing_is_left(shown)
+
+
+def test_ctrl_c_on_a_terminal_shows_no_traceback_and_gives_the_cursor_back() -> None:
+    """A terminal sends it to all that runs in its foreground, also to a failoverctl that hides the cursor."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, str(ROOT / "scripts" / "demo.py")])
+    watchdog = threading.Timer(90, os.kill, (pid, signal.SIGKILL))
+    watchdog.start()
+    shown, pressed = b"", False
+    with contextlib.suppress(OSError):  # EIO: the last of it has ended
+        while chunk := os.read(terminal, 65536):
+            shown += chunk
+            if not pressed and b"stop: waiting" in shown:
+                pressed = True
+                os.write(terminal, b"\x03")
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    watchdog.cancel()
+    assert os.waitstatus_to_exitcode(status) == 0, shown
+    assert b"Traceback" not in shown
+    assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l") > 0, shown
+    assert_nothing_is_left(re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()))

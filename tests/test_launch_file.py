@@ -358,6 +358,24 @@ def test_it_is_gone_also_when_the_launch_fails_and_whatever_its_variables_say(
     assert not (place.folder / "bob.1.launch").exists()
 
 
+@pytest.mark.parametrize("what", ["missing", "not executable", "a folder", "not on PATH"])
+def test_a_command_that_cannot_be_run_is_named(place: Place, what: str) -> None:
+    program = place.folder / "it's $(id)"
+    if what == "not executable":
+        program.write_text("#!/bin/sh\n")
+    elif what == "a folder":
+        program.mkdir()
+    named = program.name if what == "not on PATH" else str(program)
+    done = place.run(command=[named, "--flag"])
+    assert done.returncode == 127
+    assert done.stdout.decode() == f"failover.command: {named} is not found or not executable\n"
+    assert not done.stderr
+    # What is there is run, also by a path below the working folder.
+    (place.folder / "run").write_text("#!/bin/sh\nexit 3\n")
+    (place.folder / "run").chmod(0o700)
+    assert place.run(command=["./run"]).returncode == 3
+
+
 def test_no_value_is_in_a_command_line_or_in_what_is_printed(place: Place) -> None:
     command = ["/bin/sh", "-c", f"cat /proc/*/cmdline >{place.dump} 2>/dev/null; :"]
     done = place.run(environment={"TOKEN": "Marker-of-a-secret"}, command=command, prepare="true")
@@ -371,3 +389,18 @@ def test_an_older_script_is_replaced_whole(tmp_path: Path) -> None:
     private_file.write(path, "short")
     assert path.read_text() == "short"
     assert os.listdir(tmp_path) == ["script"]
+
+
+def test_a_write_that_fails_names_the_file() -> None:
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        private_file.write(Path("/dev/full"), "x")
+
+
+def test_a_file_that_says_it_already_is_left_alone_also_where_there_is_no_room(tmp_path: Path) -> None:
+    path = tmp_path / "tmux.conf"
+    private_file.keep(path, "as it was")
+    (tmp_path / "tmux.conf.tmp").symlink_to("/dev/full")
+    private_file.keep(path, "as it was")
+    with pytest.raises(OSError, match="No space left on device"):
+        private_file.keep(path, "otherwise")
+    assert path.read_text() == "as it was"

@@ -91,6 +91,17 @@ def test_a_log_that_cannot_be_written_is_counted_and_never_raises(tmp_path: Path
     assert len((tmp_path / "gone" / "lifecycle.log").read_text().splitlines()) == 1
 
 
+def test_a_log_that_somebody_removed_or_moved_away_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "lifecycle.log"
+    log = LifecycleLog(path)
+    for number, take_away in enumerate((path.unlink, lambda: path.rename(tmp_path / "kept"), lambda: None)):
+        log.write(0.0, "launch", n=number)
+        take_away()
+    assert [parse(line)["n"] for line in path.read_text().splitlines()] == ["2"]
+    assert [parse(line)["n"] for line in (tmp_path / "kept").read_text().splitlines()] == ["1"]
+    assert log.failed == 0
+
+
 def test_a_full_disk_is_counted_and_never_raises() -> None:
     log = LifecycleLog(Path("/dev/full"))
     log.write(0.0, "launch", identity="bob")

@@ -19,16 +19,17 @@ from circus_failover.plugins import Metrics
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from circus_failover import agent_health
+from circus_failover import account_rows, agent_health
 from circus_failover.agent_health import Seen
 from circus_failover.counted_events import SETTLE_SECS, CountedEvents
 from circus_failover.metrics import Circusd, FleetCollector
-from circus_failover.policy.health import Fault, Health
+from circus_failover.policy.accounts import Known, ModelLimit, Usage
+from circus_failover.policy.health import Health
 from circus_failover.process_table import ProcessId
 from circus_failover.records import AgentRow, AssignmentRow, LaunchRow, PluginRow, ServerExitRow, TaskRow
 from circus_failover.state_dir import StateDir
 from circus_failover.store import Store
-from circus_failover.words import FaultKind, State
+from circus_failover.words import AccountState, State
 
 NOW = 1_800_000_000.0
 DASHBOARD = Path(__file__).resolve().parent.parent / "docs" / "grafana-dashboard.json"
@@ -111,12 +112,31 @@ def test_agents_are_counted_by_what_they_are_held_to_and_what_they_were_seen_to_
     assert '"old"' not in yard.text()
 
 
-def test_a_limited_account_says_until_when_the_latest_of_its_agents_says(yard: Yard) -> None:
-    for name, resets in {"bob": NOW + 60, "eve": NOW + 600}.items():
-        fault = Fault(FaultKind.USAGE_LIMIT, "limit", resets_at=resets)
-        yard.agent(name, Health(State.LIMITED, at=NOW, fault=fault))
+def test_what_is_known_of_accounts_is_told_until_it_is_over(yard: Yard) -> None:
+    usage = (Usage("5-hour", 1.0, NOW + 600, NOW - 9), Usage("weekly", 0.5, NOW + 9999, NOW - 9))
+    opus = ModelLimit("opus", None, NOW - 9)
+    limited = Known(
+        "one", "claude", AccountState.LIMITED, "5-hour", NOW + 600, "their words", seen_at=NOW - 9
+    )
+    with yard.store.decision(durable=False):
+        yard.store.put_account(account_rows.row(replace(limited, usage=usage, models=(opus,))))
+        yard.store.put_account(account_rows.row(Known("two", "codex", AccountState.CREDENTIALS, seen_at=1.0)))
+        broke = Known("three", "codex", AccountState.LIMITED, "credit", seen_at=NOW - 9)
+        yard.store.put_account(account_rows.row(broke))
     until = "account_limited_until_timestamp_seconds"
     assert yard.value(until, account="one", kind="usage-limit") == NOW + 600
+    assert yard.value(until, account="two", kind="credentials") == float("inf")
+    assert yard.value(until, account="three", kind="credit") == float("inf")
+    assert yard.value("account_info", account="one", runtime="claude", state="limited") == 1
+    model = "account_model_limited_until_timestamp_seconds"
+    assert yard.value(model, account="one", model="opus") == float("inf")
+    assert yard.value("account_used_ratio", account="one", window="weekly") == 0.5
+    assert "their words" not in yard.text()
+    yard.now += 600
+    assert yard.value(until, account="one", kind="usage-limit") is None
+    assert yard.value("account_info", account="one", runtime="claude", state="unknown") == 1
+    assert yard.value("account_used_ratio", account="one", window="5-hour") is None
+    yard.now -= 600
 
 
 def test_what_waits_is_counted_with_its_age_and_no_text_of_it_is_shown(yard: Yard) -> None:
@@ -262,7 +282,7 @@ def full(yard: Yard) -> Yard:
     """Every metric has at least one sample."""
     test_plugins_servers_ends_the_spool_and_circusd_are_told(yard)
     test_launches_wakes_tasks_work_and_notices_count_once_each(yard)
-    test_a_limited_account_says_until_when_the_latest_of_its_agents_says(yard)
+    test_what_is_known_of_accounts_is_told_until_it_is_over(yard)
     test_what_waits_is_counted_with_its_age_and_no_text_of_it_is_shown(yard)
     launched(yard, "joe", ended_at=NOW, planned=False, end_cause="exited")
     yard.history("exit", identity="joe")

@@ -18,6 +18,7 @@ from circus_failover import observing, process_table
 from circus_failover.agents.command import CommandRuntime
 from circus_failover.agents.runtime import Observation, Place
 from circus_failover.observing import Observer
+from circus_failover.policy.accounts import Usage
 from circus_failover.policy.health import Sign
 from circus_failover.process_table import LINUX, ProcessId
 from circus_failover.records import AgentRow
@@ -78,11 +79,21 @@ def test_what_a_runtime_sees_is_weighed_and_handed_on() -> None:
     health, observed = Observer({"telling": runtime}).observe(row(), NOW)
     assert (health.state, health.source, health.at) == (State.WAITING, Source.STATUS_FILE, NOW - 5)
     assert health.what == "permission: Bash"
-    assert observed is seen
+    assert observed == seen
     (place,) = runtime.places
     assert (place.process, place.home, place.working_dir) == (HERE, Path("/home/one"), Path("/work"))
     assert (place.conversation, place.launched_at, place.events) == ("c-1", NOW - 60, {})
     assert place.screen() is None, "nobody has recorded where its pane is"
+
+
+def test_what_was_said_before_this_launch_may_be_about_another_account() -> None:
+    old, new = Usage("weekly", 0.9, None, NOW - 61), Usage("5-hour", 0.1, None, NOW - 50)
+    answers = tuple(Sign(Source.TRANSCRIPT, NOW - ago, answered=True) for ago in (61, 40, 55))
+    seen = Observation(answers, usage=(old, new))
+    _, observed = Observer({"telling": Telling(seen)}).observe(row(), NOW)
+    assert (observed.answered_at, observed.usage) == (NOW - 40, (new,))
+    _, observed = Observer({"telling": Telling(replace(seen, signs=answers[:1]))}).observe(row(), NOW)
+    assert observed.answered_at is None
 
 
 def test_what_is_older_than_the_launch_says_nothing_about_it() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,29 @@ def wreck_home_file(base: Path) -> None:
     (base / "a").write_text("")
 
 
+def wreck_home_dangling(base: Path) -> None:
+    wreck_home_gone(base)
+    (base / "a").symlink_to("nowhere")
+
+
+def wreck_home_endless(base: Path) -> None:
+    """A chain of links that is no loop, and longer than the kernel or Python would follow."""
+    wreck_home_gone(base)
+    endless(base, "a")
+
+
+def wreck_endless(base: Path) -> None:
+    (base / "a/projects").unlink()
+    endless(base, "a/projects")
+
+
+def endless(base: Path, name: str) -> None:
+    (base / "links").mkdir()
+    for number in range(1500):
+        (base / f"links/{number}").symlink_to(f"{number + 1}")
+    (base / name).symlink_to(base / "links/0")
+
+
 def wreck_home_inside(base: Path) -> None:
     (base / "a").rename(base / "b/inner")
     (base / "a").symlink_to(base / "b/inner")
@@ -127,6 +151,9 @@ WRECKS: list[tuple[Callable[[Path], None], Divergence]] = [
     (wreck_never_dangling, Divergence.NEVER_LINKED),
     (wreck_home_gone, Divergence.HOME_MISSING),
     (wreck_home_file, Divergence.HOME_NOT_FOLDER),
+    (wreck_home_dangling, Divergence.HOME_MISSING),
+    (wreck_home_endless, Divergence.HOME_NOT_FOLDER),
+    (wreck_endless, Divergence.LOOP),
     (wreck_home_inside, Divergence.HOME_INSIDE),
 ]
 
@@ -177,6 +204,27 @@ def test_a_hard_link_to_another_accounts_credentials_refuses_both(tmp_path: Path
     assert kinds(settings) == []
     os.link(tmp_path / "a/.credentials.json", tmp_path / "b/.credentials.json")
     assert kinds(settings) == [Divergence.NEVER_LINKED, Divergence.NEVER_LINKED]
+    # Not strict, each launch is judged by its own account, which is one of the two.
+    settings = replace(settings, shared=replace(settings.shared, strict=False))
+    assert kinds(settings, "a") == kinds(settings, "b") == [Divergence.NEVER_LINKED]
+    assert kinds(settings, None) == []
+
+
+@pytest.mark.parametrize(("home", "root"), [("a", "a"), ("a", "a/projects"), ("a", "a/projects/deep")])
+def test_a_shared_folder_in_the_place_of_its_own_link_is_said_and_nothing_is_to_be_removed(
+    tmp_path: Path, home: str, root: str
+) -> None:
+    shared = Shared(tmp_path / root, links_by_runtime={"command": ("projects",)})
+    accounts = (Account("a", "command", tmp_path / home),)
+    settings = Settings(tmp_path / "failover.yaml", tmp_path / "state", shared, accounts, {})
+    (tmp_path / root / "projects").mkdir(parents=True)
+    before = snapshot(tmp_path)
+    (failure,) = shared_state.check(settings, accounts[0]).failures
+    assert failure.kind is Divergence.HOME_SHARED
+    assert "is in its place" in failure.found
+    assert "remove" not in failure.message
+    assert shared_state.create(settings) == []
+    assert snapshot(tmp_path) == before
 
 
 def test_a_missing_root_is_one_failure(tmp_path: Path) -> None:
@@ -264,6 +312,20 @@ def test_create_makes_the_folder_that_a_right_link_dangles_for(tmp_path: Path) -
     (tmp_path / "shared/projects").rmdir()
     assert shared_state.create(settings) == [f"made the folder {tmp_path}/shared/projects"]
     assert kinds(settings) == []
+
+
+def test_create_makes_the_home_and_the_root_that_a_link_leads_to(tmp_path: Path) -> None:
+    settings = bare(tmp_path)
+    (tmp_path / "homes").mkdir()
+    (tmp_path / "srv").mkdir()
+    for name in ("homes/a", "srv/shared"):
+        (tmp_path / name).symlink_to(tmp_path / "disk" / name)
+    found = {failure.found for failure in shared_state.check(settings, None).failures}
+    assert f"nothing there: it leads to {tmp_path}/disk/homes/a" in found
+    assert f"nothing there: it leads to {tmp_path}/disk/srv/shared" in found
+    shared_state.create(settings)
+    assert kinds(settings) == []
+    assert (tmp_path / "disk/homes/a/projects").is_symlink()
 
 
 def test_create_has_nothing_to_do_without_accounts(tmp_path: Path) -> None:

@@ -209,3 +209,20 @@ def test_a_folder_too_deep_for_a_socket_still_takes_reports(tmp_path: Path) -> N
     taken = Taken()
     spool.take_in(deep, taken)
     assert taken.numbers == [1]
+
+
+def test_a_report_whose_time_has_not_come_waits_and_those_after_it_do_not(tmp_path: Path) -> None:
+    for number in range(3):
+        spool.send(tmp_path, {"kind": "ended", "n": number})
+    early, taken = {1}, Taken()
+
+    def apply(name: str, report: dict[str, Any]) -> None:
+        if report["n"] in early:
+            raise spool.Later
+        taken(name, report)
+
+    assert spool.take_in(tmp_path, apply) == []
+    assert (taken.numbers, len(os.listdir(tmp_path))) == ([0, 2], 1)
+    early.clear()
+    spool.take_in(tmp_path, apply)
+    assert (taken.numbers, os.listdir(tmp_path)) == ([0, 2, 1], [])

@@ -21,7 +21,8 @@ from typing import Any
 
 import pytest
 
-from circus_failover import spool, standin
+from circus_failover import process_table, spool, standin
+from circus_failover.agents import claude_files, claude_transcript
 
 SOURCE = str(Path(standin.__file__).resolve().parents[1])
 COMMAND = [sys.executable, "-m", "circus_failover.standin"]
@@ -496,6 +497,66 @@ class TestMisbehaving:
         assert time.time() >= reset
         agent.ask("now", "done: now")
 
+    def test_a_limit_is_its_accounts_and_another_account_finishes_the_turn_once(
+        self, start: Start, work: Path
+    ) -> None:
+        (other := work.parent / "other").mkdir()
+        (work.parent / "home/projects").mkdir()
+        (other / "projects").symlink_to(work.parent / "home/projects")
+        first, second = start("--conversation", given := str(uuid.uuid4())), start()
+        first.prompt()
+        first.ask("/work 600 long", standin.WORKING)
+        second.prompt()
+        second.ask("/limit 4102443540 seven_day", "You've hit your weekly limit")
+        first.expect("You've hit your weekly limit")
+        first.send("/kill\r")
+        assert first.end() == -9
+        third = start("--resume", given, FAILOVER_HOME=str(other))
+        third.ask("go on", "finished: long\r\n")
+        third.expect("done: go on")
+        third.send("/exit\r")
+        assert third.end() == 0
+        again = start("--resume", given, FAILOVER_HOME=str(other))
+        again.ask("what else?", "done: what else?")
+        said = [e for e in entries(transcript(work, given)) if e["type"] == "assistant"]
+        told = [e["message"]["content"][0]["text"] for e in said if not e.get("isApiErrorMessage")]
+        assert told == ["finished: long", "done: go on", "done: what else?"]
+
+    def test_a_client_may_go_on_by_itself_with_what_was_refused(self, start: Start, work: Path) -> None:
+        agent = start("--auto-continue", "--conversation", given := str(uuid.uuid4()))
+        agent.prompt()
+        (work.parent / "home" / standin.LIMIT_FILE).write_text("0 overloaded\n")
+        agent.ask("patience", "529 Overloaded")
+        (work.parent / "home" / standin.LIMIT_FILE).unlink()
+        agent.expect("done: patience")
+        assert [e["type"] for e in entries(transcript(work, given))].count("user") == 1
+
+    def test_it_passes_for_claude_code(self, start: Start, work: Path) -> None:
+        home, given = work.parent / "home", str(uuid.uuid4())
+        (home / standin.LIMIT_FILE).write_text("4102443540\n")
+        told = work.parent / "told"
+        settings = json.dumps({"statusLine": {"type": "command", "command": f"cat >{told}"}})
+        options = ("--claude", "--session-id", given, "--settings", settings)
+        agent = start(*options, FAILOVER_HOME="", CLAUDE_CONFIG_DIR=str(home))
+        agent.prompt()
+        process = process_table.identify(agent.pid)
+        assert process is not None
+        agent.ask("hello", "You've hit your 5-hour limit")
+        agent.prompt()
+        status = claude_files.status(home, process)
+        assert status is not None and (status.word, status.conversation) == ("idle", given)
+        assert status.at is not None and status.begun is not None and status.begun < status.at
+        path = claude_files.transcript(home, work, given)
+        assert path is not None
+        fault = claude_transcript.tail(path).fault
+        assert fault is not None and (fault.window, fault.resets_at) == ("5-hour", 4102443540.0)
+        (home / standin.LIMIT_FILE).unlink()
+        (home / standin.USAGE_FILE).write_text("seven_day 12.5 4102443540\n")
+        agent.ask("again", "done: again")
+        said = json.loads(until("the status line", lambda: told.exists() and told.read_text()))
+        assert said["rate_limits"] == {"seven_day": {"used_percentage": 12.5, "resets_at": 4102443540}}
+        assert claude_transcript.tail(path).answered
+
     def test_a_reset_time_is_worded_as_the_real_client_does(self) -> None:
         assert standin.limit_text(8 * 3600 + 11 * 60).endswith("· resets 8:11am (UTC)")
         assert standin.limit_text(4_102_443_540).endswith("· resets Dec 31, 11:39pm (UTC)")
@@ -506,6 +567,7 @@ class TestMisbehaving:
         [
             "/limit 99999999999999999999",
             "/limit x",
+            "/limit 1 no_such_kind",
             "/crash 256",
             "/crash x",
             "/kill NOSUCH",

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from circus_failover import agent_health, process_table
+from circus_failover.accounts import Accounts
 from circus_failover.agent import Agent
 from circus_failover.agent_health import Look
 from circus_failover.lifecycle_log import LifecycleLog
@@ -46,6 +47,7 @@ class Held(Recording):
         self.log_verbose = False
         self.watches = SimpleNamespace(follow=lambda agent: None)  # type: ignore[assignment]
         self.notices = Notices(self)  # type: ignore[arg-type]
+        self.accounts = Accounts(self)  # type: ignore[arg-type]
         self.assignments = SimpleNamespace(look=lambda agent: None)
         self.events: list[dict[str, Any]] = []
         watcher = SimpleNamespace(notify_event=lambda kind, event: self.events.append(event))
@@ -276,30 +278,23 @@ def test_an_agent_that_waits_for_a_person_is_a_notice_with_its_question(held: He
     ]
 
 
-def test_a_limit_is_a_notice_about_the_account_and_said_once(held: Held) -> None:
-    held.bob.row = replace(held.bob.row, account="main")
+def test_a_limit_of_an_agent_without_an_account_is_a_notice_about_the_agent_and_said_once(held: Held) -> None:
     held.see(WORKING, LIMITED, replace(LIMITED, fault=replace(FAULT, resets_at=1764000042.0)), IDLE)
     held.see(replace(IDLE, fault=Fault(FaultKind.OVERLOAD, "529")))
     ((kind, key, text),) = noticed(held)
-    assert (kind, key) == ("limited", "account main")
-    resets = "which resets at 2025-11-24T16:00:00.000Z"
-    assert text == f"account main has reached its usage limit (5-hour), {resets}; seen at bob"
+    assert (kind, key) == ("limited", "bob")
+    assert text == "bob has reached its usage limit (5-hour), which resets at 2025-11-24T16:00:00.000Z"
 
 
-def test_the_last_account_of_a_runtime_that_is_limited_is_a_notice_of_its_own(held: Held) -> None:
-    accounts = [SimpleNamespace(name=name, runtime="claude") for name in ("one", "two")]
-    of_all = SimpleNamespace(accounts=[*accounts, SimpleNamespace(name="three", runtime="codex")])
-    held.bob.settings = SimpleNamespace(account=accounts[0], settings=of_all)  # type: ignore[assignment]
+def test_a_limit_of_an_account_is_known_of_the_account_and_is_a_notice_about_that(held: Held) -> None:
+    held.bob.row = replace(held.bob.row, account="main")
     soon = replace(LIMITED, fault=replace(FAULT, resets_at=time.time() + 1000))
-    held.see(soon)
-    assert [kind for kind, _, _ in noticed(held)] == ["limited"]
-    eve = Agent(held.bob.watcher, "eve", replace(BOB, identity="eve"))
-    eve.settings = SimpleNamespace(account=accounts[1], settings=of_all)  # type: ignore[assignment]
-    eve.seen = held.bob.seen
-    held.roster.agents["eve"] = eve
-    held.see(IDLE, soon)
-    text = "every account of the runtime claude has reached a limit: one, two"
-    assert noticed(held)[-1] == ("all-limited", "runtime claude", text)
+    held.see(WORKING, soon, replace(soon, evidence="in other words"), IDLE)
+    assert held.accounts.exhausted("main") and not held.accounts.exhausted("other")
+    ((kind, key, _),) = noticed(held)
+    assert (kind, key) == ("limited", "account main")
+    held.take(look(None, answered_at=time.time()))
+    assert not held.accounts.exhausted("main"), "what it does has not changed, but the model has answered"
 
 
 def test_a_notice_is_clean_and_bounded_and_old_ones_are_forgotten(held: Held) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from circus_failover import screen
+from circus_failover.agent import Agent
+from circus_failover.records import AgentRow
 
 NOW = 1764000000.0
 FAULT = {"kind": "usage-limit", "window": "5-hour", "resets_at": NOW + 3600, "retrying": False, "text": "no"}
@@ -50,6 +54,38 @@ def test_what_is_waited_for_at_length_does_not_push_the_reasons_off_the_screen()
     agent = {"state": "waiting", "state_what": "permission: " + "x" * 500, "fault": None}
     assert len(screen.state(agent, NOW, width=40).plain) == 40
     assert len(screen.state(agent, NOW).plain) > 500
+
+
+def test_of_an_agent_that_is_held_it_is_shown_until_when() -> None:
+    shown = screen.state({"state": None, "held_until": NOW + 3600}, NOW)
+    assert shown.plain == f"until {clock(NOW + 3600)}"
+    assert screen.state({"state": None, "held_until": None}, NOW).plain == "-"
+
+
+def held(**row: Any) -> dict[str, Any]:
+    known = AgentRow("scout", phase="held", generation=3, account="one", **row)
+    return Agent(watcher=None, identity="scout", row=known).view(None)
+
+
+def test_who_is_held_for_a_limit_is_held_until_its_reset_and_for_a_crash_loop_until_that_opens() -> None:
+    limited = held(cause="limited", limited_until=NOW + 60, loop="closed")
+    assert (limited["held_until"], limited["limited_until"]) == (NOW + 60, NOW + 60)
+    loop = held(cause="crash-loop", limited_until=NOW + 60, loop="open", loop_until=NOW + 30)
+    assert (loop["held_until"], loop["limited_until"]) == (NOW + 30, None)
+
+
+def test_the_account_of_a_live_launch_is_the_one_it_runs_on_whatever_its_section_says_since() -> None:
+    row = AgentRow("scout", phase="up", generation=3, account="one", launch="x", pid=1, pid_start=1)
+    agent = Agent(watcher=None, identity="scout", row=row)
+    settings = SimpleNamespace(
+        **dict.fromkeys(("runtime", "pool", "mode", "restart", "socket", "session")),
+        account=SimpleNamespace(name="two"),
+    )
+    agent.settings = settings  # type: ignore[assignment]
+    assert agent.view(None)["account"] == "one"
+    agent.row = replace(row, phase="parked", pid=None, switched_to="two", switched_from="one")
+    shown = agent.view(None)
+    assert (shown["account"], shown["switched_from"]) == ("two", "one")
 
 
 def test_an_answer_of_an_older_circusd_is_shown_too() -> None:

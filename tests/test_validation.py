@@ -60,6 +60,74 @@ def test_validate_changes_nothing(tmp_path: Path) -> None:
     assert report.refused == ("bob",)
 
 
+def test_a_mistake_in_failover_yaml_hides_no_other_there_nor_in_an_agent_or_a_home(tmp_path: Path) -> None:
+    yaml = YAML.replace("name: spare", "name: main, hom: x").replace("root: shared", "root: shared, never: x")
+    yaml += "  - {name: deep, home: homes/main/deep}\n"
+    yaml += "state_dri: x\ndefaults: {restart: sometimes, stop_sec: 1, pool: [1], account: none-such}\n"
+    report = validate(fleet(tmp_path, yaml, bob=RUN + "failover.mode = x"))
+    assert sorted(places(report)) == [
+        ("circus.ini", "watcher:bob", "failover.mode"),
+        ("failover.yaml", "", "accounts[1].hom"),
+        ("failover.yaml", "", "accounts[1].name"),
+        ("failover.yaml", "", "defaults.pool"),
+        ("failover.yaml", "", "defaults.restart"),
+        ("failover.yaml", "", "defaults.stop_sec"),
+        ("failover.yaml", "", "shared.never"),
+        ("failover.yaml", "", "state_dri"),
+    ]
+    assert {(failure.account, failure.kind) for failure in report.failures} == {
+        ("", Divergence.ROOT_MISSING),
+        ("main", Divergence.HOME_MISSING),
+        ("deep", Divergence.HOME_MISSING),
+        ("deep", Divergence.HOME_INSIDE),
+    }
+    assert (report.accepted, report.refused, report.settings) == ((), ("bob",), ())
+
+
+def test_a_value_that_would_keep_circusd_from_starting_hides_no_other_mistake(tmp_path: Path) -> None:
+    ini = fleet(
+        tmp_path,
+        YAML.replace("state_dir", "state_dri"),
+        ann=RUN + "numprocesses = two\nfailover.restrat = lazy\nautostart = False\nrlimit_nofile = 99",
+        bob=RUN,
+    )
+    (tmp_path / "more.ini").write_text(
+        f"[watcher:eve]\ncmd = x\npriority = high\nhooks.before_start = {ENROL}\n"
+    )
+    ini.write_text("[circus]\ninclude = more.ini\ncheck_delay = soon\n" + ini.read_text())
+    report = validate(ini)
+    assert sorted(places(report)) == [
+        ("circus.ini", "circus", "check_delay"),
+        ("circus.ini", "watcher:ann", "failover.restrat"),
+        ("circus.ini", "watcher:ann", "numprocesses"),
+        ("failover.yaml", "", "state_dir"),
+        ("failover.yaml", "", "state_dri"),
+        ("more.ini", "watcher:eve", "cmd"),
+        ("more.ini", "watcher:eve", "priority"),
+    ]
+    assert report.failures
+    assert (report.accepted, report.refused) == ((), ("ann", "bob", "eve"))
+
+
+def test_what_is_in_the_place_of_a_socket_is_told_before_tmux_removes_it(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    lines = {
+        "ann": "notes",
+        "bob": "nowhere/s",
+        "eve": "nowhere/s\nfailover.mode = observe",
+        "ian": "state/s",
+        "joe": ".",
+    }
+    agents = {name: f"{RUN}failover.socket = {where}\n" for name, where in lines.items()}
+    report = create(fleet(tmp_path, **agents))
+    assert [(problem.section[-3:], problem.key) for problem in report.problems] == [
+        (name, "failover.socket") for name in ("ann", "bob", "joe")
+    ]
+    assert "something else is there" in str(report.problems[0])
+    assert f"{tmp_path}/nowhere is none" in str(report.problems[1])
+    assert report.accepted == ("eve", "ian")
+
+
 def test_a_wrong_agent_is_refused_alone(tmp_path: Path) -> None:
     report = create(fleet(tmp_path, bob=RUN, eve=RUN + "failover.mode = x", ann="numprocesses = 2"))
     assert (report.accepted, report.refused) == (("bob",), ("ann", "eve"))

@@ -15,12 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circus_failover import process_table
-from circus_failover.agents import claude_files, claude_home, claude_screen, claude_transcript, claude_usage
+from circus_failover.agents import (
+    claude_files,
+    claude_home,
+    claude_screen,
+    claude_transcript,
+    claude_turns,
+    claude_usage,
+)
 from circus_failover.agents.claude_files import Status, text
 from circus_failover.agents.claude_look import STATES, Look, reported, session_of
 from circus_failover.agents.claude_screen import Shown
 from circus_failover.agents.claude_transcript import Tail
 from circus_failover.agents.runtime import Boot, Dialog, HomeReport, LongestWait, Observation, Place, Writer
+from circus_failover.policy.continuing import OpenTurn, TurnEnd
 from circus_failover.process_table import ProcessId
 from circus_failover.words import BootStage, Source
 
@@ -193,6 +201,11 @@ class ClaudeRuntime:
             self._tails.clear()
         self._tails[path] = (stamp, fresh)
         return fresh
+
+    def open_turn(self, home: Path, working_dir: Path, conversation: str) -> OpenTurn | None:
+        """Return what its transcript says of its last turn; without one nothing was said in it."""
+        path = claude_files.transcript(home, working_dir, conversation)
+        return OpenTurn(TurnEnd.NONE) if path is None else claude_turns.open_turn(path)
 
     def longest_wait(self, home: Path | None, variables: Mapping[str, str]) -> LongestWait | None:
         """Return how long one command of its shell tool may run, which writes nothing meanwhile.

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circus_failover import process_table
-from circus_failover.agents import codex_home, codex_processes, codex_rollout, codex_screen
+from circus_failover.agents import codex_home, codex_processes, codex_rollout, codex_screen, codex_turns
 from circus_failover.agents.codex_processes import Held
 from circus_failover.agents.codex_rollout import Turn
 from circus_failover.agents.codex_screen import Seen
 from circus_failover.agents.runtime import Boot, Dialog, HomeReport, LongestWait, Observation, Place, Writer
+from circus_failover.policy.continuing import OpenTurn, TurnEnd
 from circus_failover.policy.health import Sign
 from circus_failover.process_table import LINUX, ProcessId
 from circus_failover.words import BootStage, Source, State
@@ -171,6 +172,11 @@ class CodexRuntime:
         """Return the background server of a home, which outlives its agents; None when none runs."""
         return codex_processes.daemon(home)
 
+    def open_turn(self, home: Path, working_dir: Path, conversation: str) -> OpenTurn | None:
+        """Return what its transcript says of its last turn; without one nothing was said in it."""
+        path = codex_rollout.find(home, conversation)
+        return OpenTurn(TurnEnd.NONE) if path is None else codex_turns.open_turn(path)
+
     def longest_wait(self, home: Path | None, variables: Mapping[str, str]) -> LongestWait | None:
         """Know of none: how long a tool may run is the model's to say, each time."""
         return None
@@ -231,9 +237,8 @@ class CodexRuntime:
             conversation = place.conversation if path is not None else None
         turn = codex_rollout.read(path) if path is not None else Turn()
         signs = [sign for sign in (_failed(turn), _answered(turn)) if sign is not None]
-        return Observation(
-            tuple(signs + self._state(place, held, turn)), conversation, self._past(turn.newest_at)
-        )
+        state = self._state(place, held, turn)
+        return Observation(tuple(signs + state), conversation, self._past(turn.newest_at), turn.usage)
 
     def _state(self, place: Place, held: Held, turn: Turn) -> list[Sign]:
         """Return what it does now, by the best evidence that is not contradicted by another."""

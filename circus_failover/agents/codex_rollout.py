@@ -22,6 +22,7 @@ from typing import Any
 from circus_failover.agents import client_file
 from circus_failover.agents.transcripts import last_records, time_of
 from circus_failover.policy import usage_limits
+from circus_failover.policy.accounts import Usage
 from circus_failover.policy.health import Fault
 from circus_failover.words import FaultKind, State
 
@@ -31,6 +32,8 @@ FOLDERS_MAX = 4000
 HEAD_BYTES = 4 * 1024 * 1024
 """So much of a transcript's begin is read for its first record, and for a prompt."""
 TEXT_CHARS = 300
+RECORDS_BEYOND = 20
+"""So many records are read on for how much of the account's windows is used."""
 _DAY_SECS = 86400
 # What Codex writes also between turns: it says nothing about one.
 _BETWEEN = frozenset(
@@ -63,6 +66,7 @@ _CONNECTION = (
     "response_too_many_failed_attempts",
 )
 _WINDOWS = {300: "5-hour", 1440: "daily", 10080: "weekly"}
+_ACCOUNTS_LIMIT = "codex"
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ class Turn:
     """Epoch seconds of the newest words or call of the model, since that turn."""
     newest_at: float | None = None
     """Epoch seconds of the newest record."""
+    usage: tuple[Usage, ...] = ()
+    """How much of the account's windows is used, as it was told last."""
 
 
 @dataclass(frozen=True)
@@ -216,8 +222,17 @@ def summed_up(records: Iterable[Mapping[str, Any]]) -> Turn:
     """Return what records say, the newest first."""
     turn, decided, behind = Turn(), False, False
     replied: set[str] = set()
+    beyond: int | None = None
     for record in records:
         kind, payload, at = _parts(record)
+        if kind == "token_count" and not turn.usage:
+            turn = replace(turn, usage=_usage(payload.get("rate_limits"), at))
+        if beyond is not None:
+            # All is known but how much is used, which stands before the end of the last turn.
+            beyond += 1
+            if turn.usage or kind == "task_started" or beyond >= RECORDS_BEYOND:
+                break
+            continue
         if turn.newest_at is None and at is not None:
             turn = replace(turn, newest_at=at)
         if not decided:
@@ -241,7 +256,9 @@ def summed_up(records: Iterable[Mapping[str, Any]]) -> Turn:
         elif turn.answered_at is None and _is_answer(kind, payload):
             turn = replace(turn, answered_at=at)
         if decided and turn.answered_at is not None and turn.fault is None:
-            break
+            if turn.usage or kind == "task_started":
+                break
+            beyond = 0
     return turn if decided else replace(turn, what="")
 
 
@@ -305,21 +322,38 @@ def _with_limits(fault: Fault, said: object, at: float | None) -> Fault:
     """Add to a usage limit which window is used up, and until when; the words round to minutes."""
     if fault.kind is not FaultKind.USAGE_LIMIT or fault.model_only:
         return fault
-    full = []
-    for name in ("primary", "secondary"):
-        window = _mapping(_mapping(said).get(name))
-        used, resets = _number(window.get("used_percent")), _number(window.get("resets_at"))
+    full = [
+        (resets, name or "")
+        for name, used, resets in _windows(said, at)
+        if used is not None and used >= 100 and resets is not None
+    ]
+    if not full:
+        return fault
+    resets_at, name = max(full)
+    return replace(fault, window=name or fault.window, resets_at=resets_at)
+
+
+def _usage(said: object, at: float | None) -> tuple[Usage, ...]:
+    """Return how much of each window is used; a limit of one model (0.169.0: its `limit_id`) is left out."""
+    if at is None or _mapping(said).get("limit_id") not in (None, _ACCOUNTS_LIMIT):
+        return ()
+    return tuple(
+        Usage(name, used / 100, resets, at)
+        for name, used, resets in _windows(said, at)
+        if name is not None and used is not None
+    )
+
+
+def _windows(said: object, at: float | None) -> Iterator[tuple[str | None, float | None, float | None]]:
+    """Yield each window's name, the percent that is used, and its reset in epoch seconds."""
+    for key in ("primary", "secondary"):
+        window = _mapping(_mapping(said).get(key))
+        resets, minutes = _number(window.get("resets_at")), _number(window.get("window_minutes"))
         after = _number(window.get("resets_in_seconds"))
         if resets is None and after is not None and at is not None:
             resets = at + after
-        if used is not None and used >= 100 and resets is not None:
-            full.append((resets, window.get("window_minutes")))
-    if not full:
-        return fault
-    resets_at, minutes = max(full, key=lambda one: one[0])
-    named = _number(minutes)
-    window_name = None if named is None else _WINDOWS.get(int(named), f"{named / 60:g}-hour")
-    return replace(fault, window=window_name or fault.window, resets_at=resets_at)
+        name = None if minutes is None else _WINDOWS.get(int(minutes), f"{minutes / 60:g}-hour")
+        yield name, _number(window.get("used_percent")), resets
 
 
 def _number(value: object) -> float | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circus_failover.agents.runtime import Boot, Dialog, HomeReport, LongestWait, Observation, Place, Writer
+from circus_failover.policy.continuing import OpenTurn
 from circus_failover.process_table import ProcessId
 from circus_failover.words import BootStage, Credentials
 
@@ -60,6 +61,10 @@ class CommandRuntime:
     def look(self, place: Place) -> Observation:
         """See nothing."""
         return Observation()
+
+    def open_turn(self, home: Path, working_dir: Path, conversation: str) -> OpenTurn | None:
+        """Know nothing of it: what a command keeps of a conversation is its own affair."""
+        return None
 
     def longest_wait(self, home: Path | None, variables: Mapping[str, str]) -> LongestWait | None:
         """Know of none."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from circus_failover.policy.accounts import Usage
+from circus_failover.policy.continuing import OpenTurn
 from circus_failover.policy.health import Sign
 from circus_failover.process_table import ProcessId
 from circus_failover.words import BootStage, Credentials
@@ -65,6 +66,8 @@ class Observation:
     """Epoch seconds of the newest entry of its transcript or status; None: that cannot be told."""
     usage: tuple[Usage, ...] = ()
     """How much of its account's windows is used, as far as its client says."""
+    answered_at: float | None = None
+    """Epoch seconds of the newest answer of this launch among the signs; `observing` fills it in."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,15 @@ class Runtime(Protocol):
 
     def look(self, place: Place) -> Observation:
         """Return what is seen of a running agent: what costs nothing first, the screen where it is needed."""
+
+    def open_turn(self, home: Path, working_dir: Path, conversation: str) -> OpenTurn | None:
+        """Return how the last turn of a conversation ended, and what it was told; None when nobody can tell.
+
+        Args:
+            home: an account home that has it.
+            working_dir: where its client was started.
+            conversation: its id.
+        """
 
     def longest_wait(self, home: Path | None, variables: Mapping[str, str]) -> LongestWait | None:
         """Return for how long an agent may rightly say and do nothing; None when that cannot be known.

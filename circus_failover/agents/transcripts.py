@@ -39,6 +39,14 @@ def last_records(path: Path, limit: int = LIMIT) -> Iterator[dict[str, Any]]:
             yield record
 
 
+def whole(path: Path, limit: int = LIMIT) -> bool:
+    """Say whether `last_records` gives all records that there are; False where that cannot be told."""
+    try:
+        return path.stat().st_size <= limit
+    except OSError:
+        return False
+
+
 def time_of(stamp: object) -> float | None:
     """Return the epoch seconds of a record's time, `2026-11-21T15:55:36.260Z`; None when it is none.
 

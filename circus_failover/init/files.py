@@ -30,6 +30,7 @@ PLUGINS = (
     ("canary", "Canary", "Sees how a tmux server dies, also while circusd is down, and writes it down."),
     ("states", "AgentStates", "Learns what each agent does: idle, working, waiting, limited."),
     ("heartbeat", "Heartbeat", "Looks whether agents with an assignment get on with it."),
+    ("failover", "AccountFailover", "Moves or holds agents whose account is exhausted, and wakes the held."),
 )
 
 
@@ -204,9 +205,7 @@ def _unsayable(agent: Agent, what: str, meant: str, read: str) -> str:
 def state_dir_for(folder: Path, home: Path, identities: list[str]) -> Path:
     """Return where a fleet's state goes: beside its files, or below HOME where its sockets do not fit."""
     own = folder / "state"
-    longest = max(
-        [*(str(StateDir(own).path / "tmux" / f"{one}.sock") for one in identities)], key=len, default=""
-    )
+    longest = max([*(str(StateDir(own).own_socket(one)) for one in identities)], key=len, default="")
     fits = len(os.fsencode(longest)) <= agent_settings.socket_path_limit()
     plain = all(unicodedata.category(one)[0] != "C" for one in str(own))
     return own if fits and plain else home / ".circus-failover" / "state"

@@ -12,10 +12,12 @@ First match wins. Nothing here reads, writes, waits or knows Circus.
 | nothing can be said (its server does not answer), launch wanted | refuse | server-wedged |
 | only what is alive is wanted (reload, tick) | leave | none |
 | the restart policy wants it, and it is not down (parked, stopped, held) | leave | none |
+| a switch wants it, and it is not on its way to another account any more | leave | none |
 | restore: stopped by an operator, parked or held | leave | none |
 | restore: ended by itself; its restart policy is the CrashLoopGuard's | leave | none |
 | a launch is refused (settings, shared state, tmux missing) | refuse | that |
 | something of the dead launch is left | clear first, then again | why it is wanted |
+| it is on its way to another account | launch | switched |
 | otherwise | launch | why it is wanted |
 """
 
@@ -58,6 +60,8 @@ class Situation:
     """What is alive is the recorded launch, by pid and start time."""
     ending: bool
     hindrance: Hindrance | None = None
+    switching: bool = False
+    """It is on its way to another account, and its old launch is gone."""
     unknown_reason: str = ""
 
 
@@ -72,6 +76,13 @@ class Verdict:
 
 def _wanted(situation: Situation) -> Cause | None:
     """Return why a launch is wanted, or None when it is not."""
+    cause = _asked_for(situation)
+    return Cause.SWITCHED if cause is not None and situation.switching else cause
+
+
+def _asked_for(situation: Situation) -> Cause | None:
+    if situation.asked is Asked.SWITCH:
+        return Cause.SWITCHED if situation.switching and not situation.stay_stopped else None
     if situation.asked in (Asked.START, Asked.WAKE):
         if situation.generation == 0:
             return Cause.FIRST_START

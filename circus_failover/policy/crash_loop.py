@@ -7,7 +7,7 @@ In each table the first match wins. Which end spends the budget:
 | planned | no |
 | exited with status 0 | no |
 | exited, signaled, server-lost, session-gone, launch-failed, ended-unknown, stuck | yes |
-| anything else: server-ended, a host reboot, a start that circusd's own end interrupted | no |
+| anything else: server-ended, usage-limit, credentials, a host reboot, an interrupted start | no |
 
 An end counts when it spends and is no older than `crash_window_secs`, and no launch after it was up for
 `stable_secs`. What an end does to what the agent is held to:

@@ -199,7 +199,7 @@ def judge(evidence: Evidence, strict: bool, account: str | None) -> Verdict:
 def _root(root: Folder) -> Iterator[Failure]:
     expected = f"the shared folder {_shown(root.path)} (shared.root)"
     if root.target is Target.MISSING:
-        yield Failure(Divergence.ROOT_MISSING, "", "", "", expected, "nothing there", _CREATE)
+        yield Failure(Divergence.ROOT_MISSING, "", "", "", expected, _nothing(root), _CREATE)
     elif root.target is Target.UNREADABLE:
         yield Failure(Divergence.UNREADABLE, "", "", "", expected, root.error, _LOOK)
     elif root.target is not Target.FOLDER:
@@ -213,7 +213,7 @@ def _home(home: Home, evidence: Evidence) -> Iterator[Failure]:
 
     folder = home.folder
     if folder.target is Target.MISSING:
-        yield failure(Divergence.HOME_MISSING, "a folder", "nothing there", _CREATE)
+        yield failure(Divergence.HOME_MISSING, "a folder", _nothing(folder), _CREATE)
     elif folder.target is Target.UNREADABLE:
         yield failure(Divergence.UNREADABLE, "a folder", folder.error, _LOOK)
     elif folder.target is not Target.FOLDER:
@@ -236,11 +236,30 @@ def _home(home: Home, evidence: Evidence) -> Iterator[Failure]:
                 f"it is {_shown(folder.canonical)}, in the shared folder {_shown(shared)}",
                 "move the home elsewhere",
             )
+        elif _swallowed(home, link, evidence):
+            yield failure(
+                Divergence.HOME_SHARED,
+                f"a home whose {_shown(link.name)} can be a link",
+                f"the shared folder {_shown(shared)} is in its place",
+                "move the home elsewhere, or correct shared.root",
+            )
     if folder.target is Target.FOLDER:
         for link in home.links:
-            yield from _link(home, link, evidence)
+            if not _swallowed(home, link, evidence):
+                yield from _link(home, link, evidence)
         for never in home.never:
             yield from _never(home, never, evidence)
+
+
+def _swallowed(home: Home, link: Link, evidence: Evidence) -> bool:
+    """Whether the shared folder itself stands where the link to it should be, or below that."""
+    shared = _under(evidence.root.canonical, link.name)
+    return _inside(shared, _under(home.folder.canonical, link.name))
+
+
+def _nothing(folder: Folder) -> str:
+    leads = f": it leads to {_shown(folder.canonical)}" if folder.canonical != folder.path else ""
+    return f"nothing there{leads}"
 
 
 class _Make(Protocol):

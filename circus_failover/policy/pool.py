@@ -12,7 +12,7 @@ a time.
 | starting; being woken, restarted or parked, so that it is back or may be started in a moment | yes | no |
 | stopped by an operator | no | no |
 | its end is under way | no | no |
-| held, refused, or its settings cannot be used | no | no |
+| held, refused, its settings cannot be used, or nothing can be done on its account | no | no |
 | it ended by itself and its restart policy brings it back, at most 5 s ago | yes | no |
 | it ended by itself and its restart policy brings it back, longer ago | no | no |
 | its start was tried less than 30 s ago | no | no |
@@ -53,7 +53,7 @@ class Member:
     observed: bool
     stay_stopped: bool
     usable: bool
-    """Its settings can be used."""
+    """Its settings can be used, and so can an account: a start would not be held for a limit."""
     coming: bool
     """It is being woken, or the end that is under way is none for long (restart, fresh, stuck, park)."""
     ending: bool

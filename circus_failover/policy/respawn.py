@@ -7,7 +7,8 @@ First match wins.
 | observed | leave | |
 | an operator stopped it | leave | |
 | held, its crash loop is open | half-open | when its time has come |
-| held otherwise (given up) | leave | |
+| held, its crash loop is given up | leave | |
+| held otherwise: because of its account, and AccountFailover wakes it | leave | |
 | not down (up, parked, refused, ...) | leave | |
 | never launched | leave | |
 | its last end was asked for | leave | |
@@ -28,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from circus_failover.policy.crash_loop import Ended, LoopState, due_at, permits, was_stable
-from circus_failover.words import Phase, Restart, Word
+from circus_failover.words import Loop, Phase, Restart, Word
 
 FIRST_DELAY_SECS = 1.0
 LONGEST_DELAY_SECS = 60.0
@@ -84,8 +85,10 @@ def decide(fallen: Fallen, now: float) -> Respawn:
         return Respawn(RespawnAction.LEAVE, None, hindrance)
     if fallen.phase is Phase.HELD:
         due = due_at(fallen.loop, now)
-        if due is None:
+        if fallen.loop.loop is Loop.GIVEN_UP:
             return Respawn(RespawnAction.LEAVE, None, f"held, and its crash loop is {fallen.loop.loop}")
+        if due is None:
+            return Respawn(RespawnAction.LEAVE, None, "held because of its account: AccountFailover wakes it")
         return Respawn(RespawnAction.HALF_OPEN, due, "its crash loop half-opens when its time has come")
     unwanted = _unwanted(fallen)
     if unwanted:

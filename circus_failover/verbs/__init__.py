@@ -11,12 +11,15 @@ from typing import Any
 from circus.commands import get_commands
 
 from circus_failover.verbs import (  # noqa: F401  (importing registers)
+    accounts_verb,
     circus_verbs,
     fleet,
     heartbeat_verbs,
     lifecycle,
+    limit_verbs,
     plugin_verbs,
     state_verbs,
+    switch_verb,
     tasks,
     tell_verb,
     work_changes,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from circus.exc import ConflictError, MessageError
 
+from circus_failover.agent import BEING_REMOVED
 from circus_failover.store import StoreError
 from circus_failover.words import IntentAction, ParkedBy, Phase
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 PLAIN_WAIT_SECS = 4.0
 """circusctl gives up after 5 s; a start that is not settled by then answers with what is known."""
 WAIT_SECS = 3600.0
+_UNNAMED = "its end goes on; no section of circus.ini names it any more"
 
 
 def verdict_lines(verdicts: Iterable[dict[str, Any]]) -> str:
@@ -95,13 +97,14 @@ def refused(agent: Agent, reason: str) -> dict[str, Any]:
 
 def state_now(agent: Agent) -> dict[str, Any]:
     """Return the verdict of an end: what the agent is now."""
+    unnamed = agent.forgotten and agent.phase is Phase.STOPPING
     return {
         "identity": agent.identity,
         "ok": True,
         "phase": str(agent.phase),
         "cause": agent.row.cause,
         "generation": agent.row.generation,
-        "reason": agent.row.reason,
+        "reason": _UNNAMED if unnamed else agent.row.reason,
     }
 
 
@@ -122,9 +125,12 @@ class Ending:
     generation: int
 
     async def gone(self) -> None:
-        """Wait until this very end is carried out and Circus's watcher has followed, or a later start did."""
+        """Wait until this very end is carried out and Circus's watcher has followed, or a later start did.
+
+        It goes on without an answer when no section names the agent any more.
+        """
         agent = self.agent
-        while agent.action is not None and agent.action.id == self.action:
+        while agent.action is not None and agent.action.id == self.action and not agent.forgotten:
             await agent.next_change(0.5)
         while not agent.watcher.is_stopped() and agent.row.generation == self.generation:
             if agent.action is not None and agent.action.id != self.action:
@@ -134,10 +140,14 @@ class Ending:
     async def succeeded(self, held: Supervisor, timeout: float) -> dict[str, Any]:
         """Wait until the launch that follows this end is settled, and return the verdict."""
         agent, until = self.agent, time.monotonic() + timeout
-        while agent.action is not None and agent.action.id == self.action:
+        while agent.action is not None and agent.action.id == self.action and not agent.forgotten:
             if time.monotonic() >= until:
                 return held.bring_up.verdict(agent)
             await agent.next_change(0.5)
+        if agent.removed:
+            return refused(agent, BEING_REMOVED)
+        if agent.forgotten:
+            return refused(agent, f"{_UNNAMED}, and it is not brought back until one does")
         if agent.row.stay_stopped:
             return refused(agent, f"not brought back: {agent.row.reason}")
         # The launch follows in a task of its own: it has begun when the generation moves on.

@@ -7,10 +7,12 @@ therefore replace its commands in circusd, also for plain circusctl.
 from __future__ import annotations
 
 import asyncio
+import signal
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from circus.commands.decrproc import DecrProc
+from circus.commands.get import Get
 from circus.commands.incrproc import IncrProc
 from circus.commands.kill import Kill
 from circus.commands.quit import Quit
@@ -23,7 +25,9 @@ from circus.commands.set import Set
 from circus.commands.start import Start
 from circus.commands.stop import Stop
 from circus.exc import MessageError
+from circus.util import to_signum
 
+from circus_failover.problems import describe
 from circus_failover.verbs.answers import (
     PLAIN_WAIT_SECS,
     WAIT_SECS,
@@ -250,7 +254,7 @@ class FailoverReloadConfig(ReloadConfig):  # type: ignore[misc]
     def console_msg(self, msg: dict[str, Any]) -> str:
         if msg.get("status") == "ok" and msg.get("detached"):
             names = ", ".join(msg["detached"])
-            return f"ok; no section names these agents any more, they live on unsupervised: {names}"
+            return f"ok; no section names these agents any more, those that run live on unsupervised: {names}"
         return str(super().console_msg(msg))
 
 
@@ -284,6 +288,17 @@ class FailoverDecr(DecrProc):  # type: ignore[misc]
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         _one_process(arbiter, props["name"])
         return super().execute(arbiter, props)
+
+
+class FailoverGet(Get):  # type: ignore[misc]
+    __doc__ = described(Get, """knows the `failover.` options too.""")
+
+    def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
+        # Circus (0.19) lists the options that it does not know itself, and fails when one is asked for.
+        further = self._get_watcher(arbiter, props["name"])._options
+        keys = props["keys"]
+        known = super().execute(arbiter, {**props, "keys": [key for key in keys if key not in further]})
+        return {"options": {**known["options"], **{key: further[key] for key in keys if key in further}}}
 
 
 class FailoverSet(Set):  # type: ignore[misc]
@@ -323,8 +338,28 @@ def _to_keeper(arbiter: Any, props: dict[str, Any], verb: str) -> None:
         )
 
 
+def _known_signal(props: dict[str, Any]) -> None:
+    """Refuse a signal that there is not; Circus (0.19) fails for most of them with a message of its insides.
+
+    Raises:
+        MessageError: it is none.
+    """
+    given = props.get("signum")
+    try:
+        number = to_signum(given)
+    except (ValueError, TypeError, AttributeError):
+        number = None
+    if number not in signal.valid_signals():
+        raise MessageError(f"signal {describe(given)}: expected a name such as TERM, or a number")
+
+
 class FailoverSignal(Signal):  # type: ignore[misc]
     __doc__ = described(Signal, """reaches an agent's keeper only, never the agent.""")
+
+    def validate(self, props: dict[str, Any]) -> None:
+        if "signum" in props:
+            _known_signal(props)
+        super().validate(props)
 
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         _to_keeper(arbiter, props, "signal")
@@ -333,6 +368,11 @@ class FailoverSignal(Signal):  # type: ignore[misc]
 
 class FailoverKill(Kill):  # type: ignore[misc]
     __doc__ = described(Kill, """reaches an agent's keeper only, never the agent: `stop` ends one.""")
+
+    def validate(self, props: dict[str, Any]) -> None:
+        if "signum" in props:
+            _known_signal(props)
+        super().validate(props)
 
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
         _to_keeper(arbiter, props, "kill")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circus_failover import idle_evidence, launch_ends, process_table, tmux
-from circus_failover.doctor_plugins import GUARD, REAPER, late
+from circus_failover.doctor_plugins import GUARD, HEART, REAPER, late
+from circus_failover.idle_evidence import Probed
 from circus_failover.liveness import HOOK_TIMEOUT_SECS, Evidence
 from circus_failover.observing import Observer
 from circus_failover.plugin_input import agent_policy, parse_options
@@ -23,7 +24,7 @@ from circus_failover.policy.bringup import BringUp, Verdict
 from circus_failover.policy.idle import IdleAction, IdleSettings, Probe
 from circus_failover.policy.respawn import RespawnAction
 from circus_failover.process_table import ProbeFailed
-from circus_failover.verbs import explained_work
+from circus_failover.verbs import explained_account, explained_heartbeat, explained_work
 from circus_failover.words import Asked, Cause, Detected, FaultKind, Liveness, Loop, Phase, WakeMode
 
 if TYPE_CHECKING:
@@ -55,6 +56,17 @@ def outlook(arbiter: Any, held: Supervisor, agent: Agent) -> dict[str, Any]:
         "idle": _idle(arbiter, held, agent, plugins.get(REAPER), now),
         "crash_loop": _crash_loop(held, agent, now),
         "restart": _restart(arbiter, held, agent, plugins.get(GUARD), now),
+        "heartbeat": explained_heartbeat.outlook(
+            held,
+            agent,
+            _plugin(arbiter, HEART, plugins.get(HEART), now),
+            _remembered(plugins.get(HEART)),
+        ),
+        "account": explained_account.outlook(
+            held,
+            agent,
+            _plugin(arbiter, explained_account.FAILOVER, plugins.get(explained_account.FAILOVER), now),
+        ),
         **explained_work.outlook(held, agent),
     }
 
@@ -173,7 +185,9 @@ def _idle(arbiter: Any, held: Supervisor, agent: Agent, row: PluginRow | None, n
     settings, floor = IdleSettings(policy.idle_secs, policy.max_age_secs), _seconds(detail.get("floor"))
     verdict = idle.decide(settings, evidence, floor, now)
     if verdict.action is IdleAction.PROBE:
-        evidence = replace(evidence, probe=_probe(agent, now))
+        found = _probe(agent, now)
+        attached = [at for at in (evidence.last_attached, found.last_attached) if at is not None]
+        evidence = replace(evidence, probe=found.probe, last_attached=max(attached, default=None))
         verdict = idle.decide(settings, evidence, floor, now)
     probe = evidence.probe
     return {
@@ -211,11 +225,11 @@ def _seconds(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
-def _probe(agent: Agent, now: float) -> Probe:
+def _probe(agent: Agent, now: float) -> Probed:
     """Look for clients and tools of one agent, with a tmux call as short as circusd's loop can bear."""
     row = agent.row
     if agent.wedged:
-        return Probe(None, None, "its tmux server does not answer")
+        return Probed(Probe(None, None, "its tmux server does not answer"), None)
     try:
         if row.socket is None or row.session is None:
             raise ProbeFailed("where its session is was not recorded")
@@ -223,14 +237,16 @@ def _probe(agent: Agent, now: float) -> Probe:
         probe = Probe(seen.attached, idle_evidence.look().tools(row))
         observer, told = Observer(), agent.seen
         if not observer.tells(row):
-            return probe
+            return Probed(probe, seen.last_attached)
         if told is not None and agent.health() is told.health:
-            return idle_evidence.with_health(probe, told.health, told.last_activity)
-        # Nobody looks at it but the reaper; its terminal would be a second call of tmux.
-        health, observed = observer.observe(row, now, screen=False)
-        return idle_evidence.with_health(probe, health, observed.last_activity)
+            probe = idle_evidence.with_health(probe, told.health, told.last_activity)
+        else:
+            # Nobody looks at it but the reaper; its terminal would be a second call of tmux.
+            health, observed = observer.observe(row, now, screen=False)
+            probe = idle_evidence.with_health(probe, health, observed.last_activity)
+        return Probed(probe, seen.last_attached)
     except (tmux.TmuxError, ProbeFailed, OSError, ValueError) as error:
-        return Probe(None, None, str(error) or type(error).__name__)
+        return Probed(Probe(None, None, str(error) or type(error).__name__), None)
 
 
 def _crash_loop(held: Supervisor, agent: Agent, now: float) -> dict[str, Any]:
@@ -300,6 +316,8 @@ def facts(msg: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from explained_work.facts(msg["work"])
     if phase == str(Phase.UP):
         yield "idle reaper", _idle_line(msg["idle"])
+    if msg["heartbeat"] is not None:
+        yield "heartbeat", explained_heartbeat.line(msg["heartbeat"])
     yield "crash loop", _loop_line(msg["crash_loop"], msg["agent"]["identity"])
     if phase in (str(Phase.DOWN), str(Phase.HELD)):
         yield "restart", _restart_line(msg["restart"], phase)
@@ -378,7 +396,9 @@ def _loop_line(loop: dict[str, Any], identity: str) -> str:
     if loop["state"] == str(Loop.CLOSED):
         return deaths if loop["deaths"] else ""
     if loop["state"] == str(Loop.OPEN):
-        return f"held until {screen.local_time(loop['until'])}; {deaths}, {trials}"
+        over = loop["until"] is None or loop["until"] <= time.time()
+        until = "held, and its time has come" if over else f"held until {screen.local_time(loop['until'])}"
+        return f"{until}; {deaths}, {trials}"
     if loop["state"] == str(Loop.HALF_OPEN):
         return f"one launch is on trial; {trials}"
     return f"given up; {trials}: `reset {identity}` or `start {identity}`"

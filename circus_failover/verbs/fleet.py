@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from circus.commands.base import Command
-from circus.exc import ArgumentError
+from circus.exc import ArgumentError, MessageError
 
 from circus_failover import __version__
+from circus_failover.problems import describe
 from circus_failover.records import ActionRow, LaunchRow
+from circus_failover.store import StoreError
 from circus_failover.verbs.selection import one_agent, supervisor_of
+
+if TYPE_CHECKING:
+    from circus_failover.agent import Agent
+    from circus_failover.supervisor import Supervisor
 
 
 class Fleet(Command):  # type: ignore[misc]
@@ -103,8 +109,9 @@ class Explain(Command):  # type: ignore[misc]
 
     Its phase with cause and reason, its launch and how the one before ended, the last output of a failed
     launch, what the gate says now, intents that are under way, its assignment, assignments and tasks that
-    wait; and what would happen next: what `start` and `wake` would do, what the idle reaper and the
-    crash-loop guard would do in their next tick, and by what evidence.
+    wait; and what would happen next: what `start` and `wake` would do, what the idle reaper, the crash-loop
+    guard, Heartbeat and AccountFailover would do in their next tick, and by what evidence; of its account
+    what is known, and why it would go on on which other one.
 
     Command line
     ------------
@@ -123,10 +130,15 @@ class Explain(Command):  # type: ignore[misc]
         return self.make_message(name=args[0])
 
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
+        agent = one_agent(arbiter, str(props["name"]))
+        try:
+            return self._explained(arbiter, supervisor_of(arbiter), agent)
+        except StoreError as error:
+            raise MessageError(f"{agent.identity} cannot be explained: {error}") from error
+
+    def _explained(self, arbiter: Any, held: Supervisor, agent: Agent) -> dict[str, Any]:
         from circus_failover.verbs import explanation
 
-        held = supervisor_of(arbiter)
-        agent = one_agent(arbiter, str(props["name"]))
         ahead = explanation.outlook(arbiter, held, agent)
         settings = agent.settings
         launches = held.store.launches(agent.identity, 2) if held.store else []
@@ -157,7 +169,7 @@ class Explain(Command):  # type: ignore[misc]
         if msg.get("status") != "ok":
             return str(self.console_error(msg))
         from circus_failover import screen
-        from circus_failover.verbs import explained_work, explanation
+        from circus_failover.verbs import explained_account, explained_work, explanation
 
         agent = msg["agent"]
         lines = [f"{agent['identity']} is {agent['phase']} ({agent['cause'] or 'never started'})"]
@@ -167,8 +179,8 @@ class Explain(Command):  # type: ignore[misc]
             ("state", screen.state(agent).plain if agent["state"] else None),
             ("generation", agent["generation"] or "never launched"),
             ("pid", agent["pid"]),
-            ("session", f"{agent['session']} on {agent['socket']}"),
-            ("account", agent["account"]),
+            ("session", f"{agent['session']} on {agent['socket']}" if agent["socket"] else None),
+            *explained_account.facts(msg["account"], agent["account"]),
             ("gate", msg["gate"]),
             ("settings", msg["problems"]),
             *explanation.facts(msg),
@@ -195,7 +207,8 @@ class History(Command):  # type: ignore[misc]
     Show what happened to an agent
     ==============================
 
-    Every decision about it, the newest last: launches, adoptions, refusals, intents, ends.
+    Every decision about it, the newest last: launches, adoptions, refusals, intents, ends. Also of an agent
+    that was removed, or that no section names any more, until `purge` deletes it.
 
     Command line
     ------------
@@ -223,16 +236,19 @@ class History(Command):  # type: ignore[misc]
         return self.make_message(name=args[0], limit=int(limit))
 
     def execute(self, arbiter: Any, props: dict[str, Any]) -> Any:
-        held = supervisor_of(arbiter)
-        agent = one_agent(arbiter, str(props["name"]))
-        limit = int(props.get("limit", 50))
-        return {
-            "identity": agent.identity,
-            "history": held.store.history(agent.identity, limit) if held.store else [],
-            "launches": [_launch(launch) for launch in held.store.launches(agent.identity, limit)]
-            if held.store
-            else [],
-        }
+        held, name, limit = supervisor_of(arbiter), str(props["name"]), int(props.get("limit", 50))
+        try:
+            store = held.known()
+            if store.agent(name) is None:
+                # What the store knows may be an agent that was removed, or that no section names any more.
+                name = one_agent(arbiter, name).identity
+            return {
+                "identity": name,
+                "history": store.history(name, limit),
+                "launches": [_launch(launch) for launch in store.launches(name, limit)],
+            }
+        except StoreError as error:
+            raise MessageError(f"the history of {describe(name)} cannot be shown: {error}") from error
 
     def console_msg(self, msg: dict[str, Any]) -> str:
         if msg.get("status") != "ok":

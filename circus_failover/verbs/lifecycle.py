@@ -317,6 +317,7 @@ class Reset(Verdicts, Command):  # type: ignore[misc]
         verdicts = []
         for agent in agents_named(arbiter, props):
             try:
+                held.known()
                 there = held.crash_loops.forgive(agent, who(props))
             except StoreError as error:
                 verdicts.append(refused(agent, f"nothing was reset, since it could not be stored: {error}"))

@@ -23,6 +23,7 @@ from circus_failover.verbs import (  # noqa: F401  (importing registers)
     notify_verb,
     offline,
     pool_verb,
+    switching,
 )
 from circus_failover.verbs.local_tools import at_most_one, by, print_json, progress, warn
 

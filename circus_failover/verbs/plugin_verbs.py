@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
 
 STEADY = "alive"
-"""The finding of a healthy agent, which is logged only with `log_verbose`."""
+"""The finding of a healthy agent, which is logged only with `log_verbose`; of no agent, it is news."""
 
 
 class Ticked(Command):  # type: ignore[misc]
@@ -61,7 +61,7 @@ class Ticked(Command):  # type: ignore[misc]
             # Circus sends what a plugin prints to /dev/null unless circusd has a log file (0.19).
             logger.warning("circus-failover: %s: %s", report.name, report.last_error[:1000])
         for finding in report.findings:
-            if held.log is not None and (finding.action != STEADY or verbose):
+            if held.log is not None and (finding.action != STEADY or not finding.identity or verbose):
                 held.log.write(
                     time.time(),
                     "supervise",

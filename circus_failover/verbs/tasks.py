@@ -72,6 +72,10 @@ class Tasks(Command):  # type: ignore[misc]
                 raise MessageError("cancel: expected the name of the one agent whose task it is")
             return self._cancel(held, one_agent(arbiter, names[0]), cancel, props)
         agents = agents_named(arbiter, props) if names else held.roster.agents.values()
+        try:
+            held.known()
+        except StoreError as error:
+            raise MessageError(f"it is not known what waits: {error}") from error
         return {"tasks": [shown_task(task) for agent in agents for task in held.deliveries.waiting(agent)]}
 
     def _cancel(self, held: Supervisor, agent: Agent, wanted: str, props: dict[str, Any]) -> dict[str, Any]:

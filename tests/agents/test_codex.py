@@ -25,6 +25,7 @@ from circus_failover.agents import codex_home, codex_processes, codex_rollout, c
 from circus_failover.agents.codex import SETTLED_SECS, CodexRuntime
 from circus_failover.agents.codex_rollout import summed_up
 from circus_failover.agents.runtime import Place, Screen
+from circus_failover.policy.accounts import Usage
 from circus_failover.policy.health import Health, decide
 from circus_failover.settings import Account, Settings, Shared
 from circus_failover.words import BootStage, Credentials, FaultKind, Source, State
@@ -170,6 +171,27 @@ def test_a_limit_whose_numbers_are_missing_has_the_time_in_its_words(limits: Rec
     fault = read(started(NOW - 60), limits, failed(NOW - 58, LIMIT, "usage_limit_exceeded")).fault
     assert fault is not None and fault.kind is FaultKind.USAGE_LIMIT
     assert fault.resets_at is not None and time.gmtime(fault.resets_at)[3:5] == (19, 46)
+
+
+def test_how_much_of_each_window_is_used_is_what_was_told_last() -> None:
+    said = (
+        Usage("5-hour", 0.2, NOW + 3600, pytest.approx(NOW - 40, abs=0.01)),
+        Usage("weekly", 0.15, NOW + 86400, pytest.approx(NOW - 40, abs=0.01)),
+    )
+    ends = [answer(NOW - 39), ended(NOW - 39)]
+    for later in ([], [output(NOW - 39)], ends, [*ends, started(NOW - 9), prompt(NOW - 9)]):
+        assert read(*WORKS, tokens(NOW - 40, 20.0, 15.0), *later).usage == said
+    limited = read(*WORKS, tokens(NOW - 40, 100.0), failed(NOW - 39, LIMIT, "usage_limit_exceeded"))
+    assert [one.used for one in limited.usage] == [1.0, 0.1]
+
+
+def test_nothing_is_used_where_nothing_or_another_limit_is_told() -> None:
+    of_a_model = tokens(NOW - 40, 20.0)
+    of_a_model["payload"]["rate_limits"]["limit_id"] = "codex_other"
+    bare = tokens(NOW - 40, None)
+    odd = tokens(NOW - 40, 20.0, used_percent="much", resets_at=-1)
+    assert read(META, of_a_model).usage == () == read(META, bare).usage
+    assert [one.window for one in read(META, odd).usage] == ["weekly"]
 
 
 def test_numbers_of_another_turn_say_nothing_of_a_limit() -> None:

@@ -5,6 +5,7 @@
 What it asks is in `$CLAUDE_CONFIG_DIR/asks.json`, a list of steps, each one of
 
 - `"trust"`, `"bypass"`, `"api-key"`: a dialog as Claude Code 2.1.329 draws it, its default answer being No;
+- `"login"`: the same, and no answer is any good;
 - `"news"`: one that nobody knows;
 - `"gone:FILE"`: it goes on when that file is there;
 - `"deaf:DIALOG"`: the dialog is drawn, and what is pressed before `heard` is there is lost;
@@ -63,6 +64,10 @@ KEY = f"""\
 
   Do you want to use this API key?
 """
+LOGIN = f"""\
+{LINE}
+  Select login method:
+"""
 NEWS = f"""\
 {LINE}
   Something new wants to be agreed to
@@ -71,6 +76,7 @@ SCREENS = {
     "trust": (TRUST, ("No, exit", "Yes, I trust this folder"), 0),
     "bypass": (BYPASS, ("No, exit", "Yes, I accept"), 0),
     "api-key": (KEY, ("Yes", "No (recommended)"), 1),
+    "login": (LOGIN, ("1. Claude account with subscription", "2. Anthropic Console account"), 0),
     "news": (NEWS, ("Leave", "Agree"), 0),
 }
 """Each dialog's text, its answers, and which of them the cursor is at."""

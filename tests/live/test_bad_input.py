@@ -182,6 +182,9 @@ REFUSED: dict[str, tuple[str | bytes, ...]] = {
     "a task that there is not": ("tasks", "bob", "--cancel", "99"),
     "a large number": ("tasks", "bob", "--cancel", "9" * 15),
     "fresh for one that is up": ("wake", "bob", "--fresh"),
+    "a signal that there is not": ("signal", "bob", "NOPE"),
+    "a signal with a number that there is not": ("signal", "plain", "99"),
+    "a kill with a signal that there is not": ("kill", "bob", "--signum", "a\x1b[31m"),
     "explain of nobody": ("explain", "nobody"),
     "history of nobody": ("history", "nobody"),
 }
@@ -466,7 +469,6 @@ def test_with_a_store_that_cannot_be_written_a_wake_is_refused_and_agents_live_o
         assert "failover.db" in done.err or "readonly" in done.err, done
         assert "--task" not in arguments or "not queued" in done.err, done
     assert fleet.ctl("--json", "doctor").code == 1
-    assert fleet.call("tasks")["tasks"] == []
     assert alive(bob["pid"]) and fleet.view("bob")["phase"] == "up"
     # Repaired, it is as it was.
     fleet.end()
@@ -478,6 +480,62 @@ def test_with_a_store_that_cannot_be_written_a_wake_is_refused_and_agents_live_o
     assert (view["pid"], view["generation"]) == (bob["pid"], 1)
     assert fleet.ctl("wake", "bob", "eve", "--task", "add", "--waiting").code == 0
     assert told(fleet) == ["add", "add"]
+
+
+def test_what_cannot_be_read_is_not_said_to_be_nothing(fleet: Fleet) -> None:
+    fleet.agent("bob")
+    fleet.start()
+    fleet.await_up("bob")
+    for path in fleet.state.glob("failover.db*"):
+        path.write_bytes(b"no database" * 1000)
+
+    def says(arguments: tuple[str, ...]) -> None:
+        done = fleet.ctl(*arguments)
+        assert done.code == 3 and "failover.db" in done.err and "command" not in done.err, done
+        clear(done.err)
+
+    for arguments in (("history", "bob"), ("explain", "bob"), ("reset", "bob")):
+        says(arguments)
+    fleet.end()
+    fleet.start()
+    for arguments in (("history", "bob"), ("tasks",), ("reset", "bob"), ("purge", "eve")):
+        says(arguments)
+
+
+def test_a_circusd_that_finds_no_room_at_its_start_says_so_and_adopts(fleet: Fleet) -> None:
+    fleet.agent("bob")
+    fleet.start()
+    (bob,) = fleet.await_up("bob")
+    fleet.end()
+    config = fleet.state / "tmux.conf"
+    config.unlink()
+    full = config.with_name("tmux.conf.tmp")
+    full.symlink_to("/dev/full")
+    fleet.start()
+    trouble = fleet.call("fleet")["circusd"]["trouble"]
+    assert f"{full}" in trouble and "restart circusd" in trouble
+    done = fleet.ctl("wake", "bob", "--task", "add", "--waiting")
+    assert done.code == 3 and f"{full}" in done.err and "not queued" in done.err, done
+    clear(done.err)
+    full.unlink()
+    fleet.end()
+    fleet.start()
+    (view,) = fleet.await_up("bob")
+    assert view["pid"] == bob["pid"]
+    assert fleet.ctl("wake", "bob", "--task", "add", "--waiting").code == 0
+
+
+def test_a_launch_for_which_there_is_no_room_names_the_file_and_its_task_waits(fleet: Fleet) -> None:
+    fleet.agent("bob", autostart="False")
+    fleet.start()
+    script = fleet.state / "run" / "bob.1.launch"
+    script.symlink_to("/dev/full")
+    done = fleet.ctl("wake", "bob", "--task", "add")
+    assert done.code == 3 and f"{script}: No space left on device" in done.err, done
+    clear(done.err)
+    assert "stays queued" in done.err and fleet.launches("bob") == []
+    assert fleet.ctl("wake", "bob").code == 0
+    fleet.await_screen("bob", "done: add")
 
 
 # -- a clock that was set back -------------------------------------------------------------------------

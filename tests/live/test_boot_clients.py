@@ -83,6 +83,24 @@ def wake(fleet: Fleet, *names: str) -> None:
     fleet.call_all(*({"command": "wake", "name": name} for name in names), timeout=0)
 
 
+def test_a_client_that_asks_for_a_login_is_down_with_that_cause_and_is_not_held(
+    fleet: Fleet, asking: Asking
+) -> None:
+    asking.asks("login")
+    agent(fleet, failover__crash_max="1")
+    fleet.start()
+    wake(fleet, "bob")
+    wait_for("it is known why it failed", lambda: fleet.view("bob")["cause"] == "credentials")
+    view = fleet.view("bob")
+    assert view["phase"] == "down" and "log in with /login" in view["reason"]
+    launch = fleet.launches("bob")[0]
+    assert (launch.end_cause, launch.planned, launch.up_at) == ("credentials", False, None)
+    assert [line["cause"] for line in of(fleet, "wake") if line["mode"] == "failed"] == ["credentials"]
+    (account,) = fleet.call("accounts")["accounts"]
+    assert (account["state"], account["seen_by"]) == ("credentials", "bob")
+    assert asking.keys == []
+
+
 def test_a_client_is_up_when_it_says_so_itself_and_its_screen_shows_what_it_must(
     fleet: Fleet, asking: Asking
 ) -> None:

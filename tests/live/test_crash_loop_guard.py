@@ -8,8 +8,12 @@ import signal
 import time
 from dataclasses import replace
 
+from circus_failover.agent_health import Look
+from circus_failover.agent_health import told as told_of
+from circus_failover.policy.health import Fault, Health
 from circus_failover.store import Store
-from tests.live.fleet import Fleet, wait_for
+from circus_failover.words import FaultKind, Source, State
+from tests.live.fleet import Fleet, alive, wait_for
 from tests.live.with_plugins import (
     CRASHES,
     NEVER,
@@ -97,6 +101,72 @@ def test_an_agent_that_crashes_again_and_again_is_held_and_tried_once_when_its_t
     with fleet.store() as reader:
         agent = reader.agent("alpha")
     assert agent is not None and (agent.loop, agent.loop_failures) == ("open", 1)
+
+
+def test_a_client_that_exits_for_a_limit_or_a_login_is_not_held_and_one_that_merely_failed_is(
+    fleet: Fleet,
+) -> None:
+    faults = {
+        "limited": (State.LIMITED, FaultKind.USAGE_LIMIT, "usage-limit", "down"),
+        "spent": (State.LIMITED, FaultKind.CREDIT, "usage-limit", "down"),
+        "out": (State.WAITING, FaultKind.CREDENTIALS, "credentials", "down"),
+        "network": (State.IDLE, FaultKind.NETWORK, "exited", "held"),
+        "at-work": (State.WORKING, FaultKind.USAGE_LIMIT, "exited", "held"),
+    }
+    for name in faults:
+        fleet.agent(name, failover__crash_max="1", failover__restart="lazy")
+    fleet.start()
+    fleet.await_up(*faults)
+    with fleet.store() as store:
+        rows = store.agents()
+    looks = []
+    for name, (state, kind, _, _) in faults.items():
+        process = rows[name].process
+        assert process is not None
+        health = Health(state, Source.SCREEN, fault=Fault(kind, "no more"), evidence=f"screen: {kind}")
+        looks.append(told_of(Look(name, rows[name].generation, process, time.time(), health)))
+    assert fleet.call("seen", interval=600, agents=looks)["again"] == []
+    for name in faults:
+        fleet.type(name, "/crash 3")
+    for name, (_, kind, cause, phase) in faults.items():
+        wait_for(
+            f"how {name} ended",
+            lambda name=name, cause=cause: fleet.view(name)["cause"] in (cause, "crash-loop"),
+        )  # type: ignore[misc]
+        view, launch = fleet.await_phase(name, phase), fleet.launches(name)[0]
+        assert (launch.end_cause, launch.exit_status, launch.planned) == (cause, 3, False), name
+        assert (f"before that screen: {kind}" in view["reason"]) is (phase == "down")
+
+
+def test_a_failed_trial_that_circusd_died_before_it_counted_is_counted_by_the_next(fleet: Fleet) -> None:
+    fleet.agent("alpha", failover__restart="lazy", failover__crash_max="1")
+    fleet.start()
+    (view,) = fleet.await_up("alpha")
+    os.kill(view["pid"], signal.SIGKILL)
+    fleet.await_phase("alpha", "held")
+    fleet.end()
+    store = Store(fleet.state / "failover.db")
+    with store.decision(durable=True):
+        store.put_agent(replace(store.agents()["alpha"], loop_until=time.time() - 1))
+    store.close()
+    fleet.start(crash_at="death-recorded")
+    assert fleet.ctl("wake", "alpha").code == 0
+    os.kill(fleet.view("alpha")["server_pid"], signal.SIGKILL)
+    fleet.crashed()
+    fleet.start()
+    assert "1 launch on trial died" in fleet.await_phase("alpha", "held")["reason"]
+
+
+def test_an_exit_with_0_while_no_circusd_ran_holds_nobody(fleet: Fleet) -> None:
+    fleet.agent("alpha", failover__restart="lazy", failover__crash_max="1")
+    fleet.start()
+    (view,) = fleet.await_up("alpha")
+    fleet.end()
+    fleet.type("alpha", "/exit")
+    wait_for("it has ended", lambda: not alive(view["pid"]))
+    fleet.start()
+    wait_for("how it ended is known", lambda: fleet.view("alpha")["cause"] == "exited")
+    assert fleet.view("alpha")["phase"] == "down" and said(fleet, "alpha", action="held") == []
 
 
 def test_after_a_mass_death_relaunches_go_one_by_one_and_stop_with_one_alert(fleet: Fleet) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import pty
 import shlex
+import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from circus_failover import process_table, tmux
-from tests.live.fleet import BIN, Fleet, wait_for
+from tests.live.fleet import BIN, STANDIN, Fleet, wait_for
 
 
 def attach(fleet: Fleet, *arguments: str) -> tuple[subprocess.Popen[bytes], int]:
@@ -56,6 +58,19 @@ def test_attach_becomes_a_client_of_that_very_session(
         client.wait()
         os.close(terminal)
     fleet.await_up("bob")
+
+
+def test_who_waits_for_an_answer_is_told_when_circusd_is_gone(fleet: Fleet) -> None:
+    fleet.agent("bob", failover__command=f"{STANDIN} --ignore-term", failover__stop_secs="60")
+    fleet.start()
+    fleet.await_up("bob")
+    fleet.await_screen("bob", "standin ready")
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(fleet.ctl, "stop", "bob", "--waiting")
+        fleet.await_phase("bob", "stopping")
+        fleet.end(signal.SIGKILL)
+        told = waiting.result()
+    assert told.code == 1 and "went away" in told.err, told
 
 
 def test_attach_says_in_one_line_why_it_cannot(fleet: Fleet) -> None:

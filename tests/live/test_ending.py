@@ -271,6 +271,20 @@ def test_what_an_agent_starts_when_it_is_asked_to_end_ends_too(fleet: Fleet) -> 
     assert not alive(int(pids.read_text()))
 
 
+def test_an_end_gets_on_also_when_somebody_has_removed_the_folders_it_needs(fleet: Fleet) -> None:
+    fleet.agent("bob")
+    fleet.start()
+    (view,) = fleet.await_up("bob")
+    fleet.state.chmod(0o750)
+    for folder in ("run", "locks"):
+        shutil.rmtree(fleet.state / folder)
+    wait_for("the trouble", lambda: "0750" in str(fleet.call("fleet")["circusd"]["trouble"]))
+    fleet.state.chmod(0o700)
+    wait_for("no trouble", lambda: not fleet.call("fleet")["circusd"]["trouble"])
+    assert fleet.ctl("restart", "bob").code == 0
+    assert not alive(view["pid"])
+
+
 def test_stop_secs_zero_kills_at_once(fleet: Fleet) -> None:
     pid = stubborn(fleet, failover__stop_secs="0")
     assert fleet.ctl("stop", "bob", "--waiting").code == 0

@@ -14,6 +14,7 @@ import pytest
 
 from circus_failover.policy.bringup import Hindrance, Situation, decide
 from circus_failover.store import Store
+from circus_failover.verbs import explanation
 from circus_failover.words import Asked, Cause, Liveness, Loop, Phase
 from tests.live.fleet import STANDIN, Fleet, wait_for
 
@@ -116,7 +117,9 @@ def test_an_observed_and_a_refused_agent_say_why_a_wake_would_launch_nothing(fle
     assert (seen["wake"]["mode"], seen["wake"]["cause"]) == ("refused", "observed")
     assert (refused["wake"]["mode"], refused["wake"]["cause"]) == ("refused", "settings")
     assert "failover.nonsense" in refused["wake"]["reason"]
-    assert lines(fleet)["wake would"] == "be refused (settings)"
+    told = lines(fleet)
+    assert told["wake would"] == "be refused (settings)"
+    assert "session" not in told, "nobody knows where it would be"
     assert refused["restart"]["action"] == refused["idle"]["action"] == "leave"
 
 
@@ -181,6 +184,15 @@ def test_a_held_agent_says_until_when_and_what_the_guard_does_then(fleet: Fleet)
     assert (cleared["crash_loop"]["state"], cleared["crash_loop"]["deaths"]) == ("closed", 0)
     assert cleared["wake"]["mode"] == "fresh"
     assert "crash loop" not in lines(fleet)
+
+
+def test_a_hold_whose_time_has_come_is_not_said_to_last_until_then() -> None:
+    loop = {"state": "open", "deaths": 1, "crash_max": 3, "window_secs": 300.0, "failures": 0, "trials": 5}
+    for until, said in (
+        (time.time() - 1, "held, and its time has come; "),
+        (time.time() + 60, "held until "),
+    ):
+        assert explanation._loop_line({**loop, "until": until}, "bob").startswith(said)
 
 
 def test_a_given_up_agent_refuses_a_wake_and_start_would_clear_that_and_does(fleet: Fleet) -> None:

@@ -271,7 +271,7 @@ class TestSelf:
         for what in ("fresh", "park", "stop"):
             refused(ask(older, what), 3, "generation 2 is the recorded launch")
         mixed = {**current, "FAILOVER_LAUNCH": other["FAILOVER_LAUNCH"]}
-        refused(ask(mixed, "stop"), 3, "an older launch decides nothing")
+        refused(ask(mixed, "stop"), 3, "of another launch that was generation 2, and generation 2 is")
         refused(ask({**current, "FAILOVER_GENERATION": "3"}, "stop"), 3, "generation 3")
         views = fleet.await_up("bob", "eve")
         assert [view["generation"] for view in views] == [2, 1]

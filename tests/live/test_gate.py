@@ -255,6 +255,52 @@ def test_the_gate_does_not_fail_open_when_its_failures_are_to_be_ignored(fleet: 
     assert not fleet.socket("alpha").exists()
 
 
+BROKEN_GATE = """
+import os
+from circus_failover import shared_state
+check = shared_state.check
+def broken(*about):
+    if os.path.exists(BROKEN):
+        raise ZeroDivisionError("broken\\nin two lines")
+    return check(*about)
+shared_state.check = broken
+def hook(*about, **details):
+    return True
+"""
+
+
+def test_a_gate_that_raises_refuses_every_launch_and_keeps_nothing_alive_from_being_adopted(
+    fleet: Fleet,
+) -> None:
+    accounts(fleet)
+    broken = fleet.folder / "broken"
+    (fleet.folder / "modules").mkdir()
+    (fleet.folder / "modules" / "broken_gate.py").write_text(f"BROKEN = {str(broken)!r}\n{BROKEN_GATE}")
+    fleet.sections["env:alpha"] = {"PYTHONPATH": str(fleet.folder / "modules")}
+    ignored = "circus_failover.hooks.enrol,true"
+    fleet.agent("alpha", failover__account="one", hooks__after_stop="broken_gate.hook")
+    fleet.agent("beta", autostart="False", failover__account="two", hooks__before_start=ignored)
+    fleet.start()
+    (was,) = fleet.await_up("alpha")
+    broken.touch()
+    reason = "the gate itself failed: ZeroDivisionError: broken\\nin two lines"
+
+    refused = fleet.ctl("start", "beta")
+    assert (refused.code, reason in refused.err) == (3, True), refused
+    view = fleet.view("beta")
+    assert (view["phase"], view["cause"], view["reason"]) == ("refused", "gate-failed", reason)
+    assert fleet.call("explain", name="beta")["gate"] == reason
+    restarted = fleet.ctl("restart", "alpha")
+    assert restarted.code == 3
+    assert "nothing was ended" in restarted.err
+    assert not fleet.socket("beta").exists()
+
+    fleet.end(signal.SIGKILL)
+    fleet.start()
+    (now,) = fleet.await_up("alpha")
+    assert (now["pid"], now["generation"], now["reason"]) == (was["pid"], 1, reason)
+
+
 def directory(path: Path) -> None:
     path.mkdir()
 
@@ -369,6 +415,8 @@ MISTAKES: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     "foreigner": ({"uid": "65534"}, ("uid", "65534", "the user that runs circusd")),
     "Bad_Name": ({}, ("name", "Bad_Name", "an identity")),
     "unknown": ({"failover.restrat": "lazy"}, ("failover.restrat", "did you mean 'failover.restart'")),
+    "file-socket": ({"failover.socket": "circus.ini"}, ("failover.socket", "something else is there")),
+    "lost-socket": ({"failover.socket": "no/such/s"}, ("failover.socket", "no/such is none")),
     "long-socket": ({"failover.socket": "/tmp/" + "s" * 120}, ("failover.socket", "107 bytes")),
     "lost": ({"working_dir": "/nowhere/at/all"}, ("working_dir", "/nowhere/at/all", "an existing folder")),
     "shelled": ({"shell": "True"}, ("shell", "no shell")),

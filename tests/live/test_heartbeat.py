@@ -121,6 +121,16 @@ def test_an_agent_whose_heart_stops_at_work_is_nudged_once_then_ended_and_brough
     ):
         assert why in fleet.call("end-stuck", name="stops", **given)["reason"]
     assert "it is waiting" in fleet.call("nudge", name="asks")["reason"]
+    # `explain` says what the plugin makes of each, by what the plugin has told before.
+    for name, action, why in (
+        ("asks", "leave", "it is waiting"),
+        ("idles", "leave", "no assignment"),
+        ("stops", "alive", "last seen"),
+    ):
+        found = fleet.call("explain", name=name)["heartbeat"]
+        assert (found["action"], found["contract"], found["heartbeat"]["runs"]) == (action, True, True)
+        assert why in found["reason"], found
+    assert fleet.call("explain", name="frail")["heartbeat"] is None
     (record,) = said(fleet, "asks")
     assert (record["action"], record["evidence"]) == ("waiting", "permission: Bash")
     assert said(fleet, "idles") == []

@@ -52,12 +52,16 @@ def test_a_session_without_clients_is_told_from_one_that_is_not_there(fleet: Fle
         idle_evidence.clients(fleet.socket(NAME), "on")  # no prefix is taken for a name
 
 
-def test_a_client_is_seen_and_when_it_came_is_known_after_it_left(fleet: Fleet) -> None:
+def test_a_client_is_seen_and_when_it_left_is_known_though_it_was_killed(fleet: Fleet) -> None:
     started(fleet)
-    before = int(time.time())
+    config = fleet.folder / "tmux.conf"
+    config.write_text(tmux.OWN_SERVER_CONFIG)
+    fleet.tmux(fleet.socket(NAME), "source-file", str(config))
     with a_person_looking_at(fleet, NAME):
         here = idle_evidence.clients(fleet.socket(NAME), NAME)
-    assert here.attached == 1
+        assert here.attached == 1 and here.last_attached is not None
+        came = here.last_attached
+        before = wait_for("a later second", lambda: int(time.time()) if time.time() >= came + 1 else None)
     gone = wait_for(
         "the server noticed that it left",
         lambda: (seen := idle_evidence.clients(fleet.socket(NAME), NAME)).attached == 0 and seen,

@@ -19,7 +19,10 @@ from tests.live.fleet import BIN, Fleet, alive, wait_for
 COMMANDS = {
     "circusd": [str(BIN / "circusd")],
     "python -m circus.circusd": [sys.executable, "-m", "circus.circusd"],
-    "circusd with options": [str(BIN / "circusd"), "--log-level", "debug"],
+    "a wrapper of another name, with options": [
+        *(sys.executable, "-c", "from circus.circusd import main; main()"),
+        *("--log-level", "debug"),
+    ],
 }
 
 

@@ -74,31 +74,38 @@ def test_a_crash_that_was_overtaken_by_stops_counts_for_the_crash_loop(fleet: Fl
     assert fleet.view("bob")["phase"] == "held"
 
 
-def test_a_stop_that_comes_while_a_wake_waits_for_its_turn_stands(fleet: Fleet) -> None:
+@pytest.mark.parametrize("verb", ["wake", "start"])
+def test_a_stop_that_comes_while_a_launch_waits_for_its_turn_stands(fleet: Fleet, verb: str) -> None:
     fleet.agent("bob", autostart="False")
-    # Circus does one thing at a time, and this takes it a while.
+    # Circus does one thing at a time, and this takes it as long as the test wants.
     fleet.watcher(
         "deaf",
         f'{sys.executable} -c "import signal; signal.signal(15, 1); signal.pause()"',
-        graceful_timeout="1",
+        graceful_timeout="60",
     )
     fleet.start()
     wait_for("it ignores SIGTERM", lambda: "deaf" in str(fleet.call("status")) and ignores(fleet, "deaf"))
+    (deaf,) = fleet.call("list", name="deaf")["pids"]
     asking = subprocess.Popen(
-        [str(BIN / "circusctl"), "stop", "deaf", "--waiting"],
+        [str(BIN / "circusctl"), "--timeout", "60", "stop", "deaf", "--waiting"],
         env=fleet.environment,
         stdout=subprocess.DEVNULL,
     )
     wait_for("Circus is at it", lambda: fleet.call("status", name="deaf")["status"] == "stopping")
-    fleet.call_all({"command": "wake", "names": ["bob"]}, timeout=0)
-    fleet.call("numwatchers")
+    if verb == "start":
+        assert fleet.call("stop", name="bob", waiting=True)["status"] == "ok"
+    told, options = {"wake": ("task", ["--task", "add"]), "start": ("start", [])}[verb]
+    launching = subprocess.Popen(
+        [str(BIN / "failoverctl"), verb, "bob", *options], env=fleet.environment, stderr=subprocess.DEVNULL
+    )
+    wait_for("circusd has it", lambda: any(line["ev"] == told for line in fleet.lifecycle()))
     assert fleet.call("stop", name="bob", waiting=True)["status"] == "ok"
+    assert fleet.call("status", name="deaf")["status"] == "stopping"
+    os.kill(deaf, signal.SIGKILL)
     assert asking.wait(30) == 0
-
-    def refused() -> bool:
-        return any(line.get("cause") == "stopped-mid-wake" for line in fleet.lifecycle())
-
-    wait_for("the wake is refused", refused)
+    assert launching.wait(30) == 3
+    causes = [line["cause"] for line in fleet.lifecycle() if line["ev"] == "wake"]
+    assert causes == (["stopped-mid-wake"] if verb == "wake" else [])
     assert fleet.view("bob")["phase"] == "stopped" and not fleet.launches("bob")
 
 

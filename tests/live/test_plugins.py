@@ -53,6 +53,21 @@ def test_what_a_plugin_did_is_in_the_store_for_doctor(fleet: Fleet) -> None:
         assert found.ticks > 1 and 0 < found.secs < found.interval
 
 
+def test_a_healthy_agent_is_logged_only_where_that_is_wanted_and_a_jump_of_the_clock_always(
+    fleet: Fleet,
+) -> None:
+    fleet.agent("alpha")
+    fleet.start()
+    report = {"name": "Test", "pid": 1, "at": 1.0, "secs": 0.0, "interval": 1.0}
+    findings = [
+        {"identity": identity, "action": "alive", "outcome": outcome, "evidence": "x"}
+        for identity, outcome in (("alpha", "young"), ("", "counted-anew"))
+    ]
+    assert fleet.call("ticked", **report, findings=findings)["log_verbose"] is False
+    logged = [line for line in fleet.lifecycle() if line.get("action") == "alive"]
+    assert [line["outcome"] for line in logged] == ["counted-anew"]
+
+
 def test_with_the_event_stream_cut_the_ticks_come_to_the_same_result(fleet: Fleet) -> None:
     fleet.agent("alpha", failover__idle_secs="2")
     fleet.agent("bravo", failover__idle_secs="0", failover__restart="always")

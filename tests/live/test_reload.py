@@ -327,6 +327,28 @@ class TestReloadconfig:
         assert fleet.ctl("reloadconfig").code == 0
         settled(fleet, alpha, beta)
 
+    def test_a_section_that_loses_its_hook_is_no_agent_any_more_and_its_agent_lives(
+        self, fleet: Fleet
+    ) -> None:
+        fleet.agent("alpha")
+        fleet.agent("beta")
+        fleet.start()
+        was = fleet.await_up("alpha", "beta")
+        sections = dict(fleet.sections)
+        fleet.watcher("alpha", "sleep 3600")
+        fleet.sections["watcher:beta"] = {
+            key: value for key, value in sections["watcher:beta"].items() if key != "hooks.before_start"
+        }
+        fleet.write()
+        assert sorted(fleet.call("reloadconfig")["detached"]) == ["alpha", "beta"]
+        assert fleet.call("fleet")["agents"] == []
+        assert fleet.call("stop", name="alpha", waiting=True)["status"] == "ok"
+        assert all(alive(view["pid"]) for view in was)
+        fleet.sections = sections
+        fleet.write()
+        assert fleet.call("reloadconfig")["status"] == "ok"
+        settled(fleet, *was, ticks=1)
+
     def test_a_mistyped_include_dir_ends_no_agent(self, fleet: Fleet) -> None:
         agents = fleet.folder / "agents.d"
         agents.mkdir()

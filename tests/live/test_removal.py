@@ -153,6 +153,30 @@ class TestRm:
 
         wait_for("they are cancelled", lambda: states() == ["cancelled"] * 2)
 
+    def test_what_comes_while_it_is_removed_launches_nothing_and_is_told_so(self, fleet: Fleet) -> None:
+        fleet.resumable("parked")
+        fleet.agent("slow", failover__command=f"{STANDIN} --ignore-term", failover__stop_secs="0.3")
+        fleet.agent("eve")
+        fleet.start()
+        fleet.await_up("parked", "slow", "eve")
+        fleet.converse("parked")
+        fleet.await_screen("slow", "standin ready")
+        fleet.call("park", name="parked", waiting=True)
+        verbs = ("wake", "rm", "start", "fresh", "restart", "wake")
+        for name in ("parked", "slow"):
+            asked = ({"command": verb, "name": name, "waiting": True} for verb in verbs)
+            tasks = ({"task": "never done"} if verb == "wake" else {} for verb in verbs)
+            answers = fleet.call_all(*({**one, **task} for one, task in zip(asked, tasks, strict=True)))
+            (removed,) = [answer for answer in answers if answer["status"] == "ok"]
+            assert removed is answers[1]
+            for answer in answers[:1] + answers[2:]:
+                assert any(text in answer["reason"] for text in ("being removed", "no agent", "not found"))
+            assert "not queued" in answers[0]["reason"] and "not queued" in answers[-1]["reason"]
+            # The wake was there before the removal had its turn; one that it launched would have no keeper.
+            with fleet.store() as store:
+                assert len(store.launches(name)) == 1 and store.tasks(name) == []
+            wait_for("nothing of it runs", lambda name=name: not carrying(fleet, name))  # type: ignore[misc]
+
     def test_it_waits_for_the_end_and_what_is_queued_meanwhile_is_cancelled_too(self, fleet: Fleet) -> None:
         fleet.agent("bob", failover__command=f"{STANDIN} --ignore-term", failover__stop_secs="1")
         fleet.agent("eve")
@@ -246,6 +270,46 @@ class TestAVanishedSection:
         assert fleet.ctl("wake", "bob").code == 0
         assert fleet.begun("bob").wake_cause == "crash-or-self-close"
 
+    def test_an_end_under_way_is_still_what_was_asked_for_when_it_comes_back(self, fleet: Fleet) -> None:
+        names = ("stopped", "restarted", "left")
+        for name in names:
+            fleet.agent(name, failover__command=f"{STANDIN} --ignore-term", failover__stop_secs="60")
+        fleet.agent("eve")
+        fleet.start()
+        pids = [int(view["pid"]) for view in fleet.await_up(*names)]
+        for name in names:
+            fleet.await_screen(name, "standin ready")
+        sections = {name: fleet.sections.pop(f"watcher:{name}") for name in names}
+        fleet.write()
+        # Asked for in this order, on one connection: who waits is told, and not left waiting.
+        stop, restart, _, reloaded = fleet.call_all(
+            {"command": "stop", "name": "stopped", "waiting": True},
+            {"command": "restart", "name": "restarted", "waiting": True},
+            {"command": "stop", "name": "left"},
+            {"command": "reloadconfig", "waiting": True},
+        )
+        assert sorted(reloaded["detached"]) == sorted(names)
+        assert "no section" in stop["agents"][0]["reason"], stop
+        assert restart["status"] == "error" and "until one does" in restart["reason"], restart
+        assert all(alive(pid) for pid in pids), "they have a minute to end"
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        spool = fleet.state / "spool"
+        wait_for("their reports", lambda: len(list(spool.glob("*-ended.json"))) == len(names))
+        fleet.await_ticks(1)
+        for name in names[:2]:
+            fleet.sections[f"watcher:{name}"] = sections[name]
+        fleet.write()
+        assert fleet.call("reloadconfig", waiting=True)["status"] == "ok"
+        assert fleet.await_up("restarted")[0]["generation"] == 2
+        assert fleet.await_phase("stopped", "stopped")["cause"] == "operator-stop"
+        for name, cause in (("stopped", "operator-stop"), ("restarted", "operator-restart")):
+            end = fleet.launches(name)[-1]
+            assert (end.planned, end.end_cause) == (True, cause)
+        # One that does not come back can be purged, and then nothing waits for it either.
+        assert fleet.ctl("purge", "left").code == 0
+        wait_for("nothing waits", lambda: not list(spool.glob("*.json")))
+
 
 class TestPurge:
     def test_it_deletes_everything_of_one_that_is_gone_and_says_what(self, fleet: Fleet) -> None:
@@ -263,6 +327,7 @@ class TestPurge:
         refused = fleet.ctl("purge", "bob")
         assert refused.code == 3 and "rm bob" in refused.err, refused
         assert fleet.ctl("rm", "bob", "--waiting").code == 0
+        assert "removed" in fleet.ctl("history", "bob").out.splitlines()[-1]
         done = fleet.ctl("purge", "bob")
         assert done.code == 0, done
         for words in ("agents 1", "launches 1", "actions 1", "tasks 1", "topics 1", "pane logs 3", "history"):
@@ -270,13 +335,14 @@ class TestPurge:
         kept = sorted(path.name for path in logs.iterdir())
         assert kept == ["bob.log.notes", "bob2.log", "bob2.log.1", "bob2.log.2", "eve.log"]
         left = [path for path in fleet.state.rglob("*") if path.name.split(".")[0] == "bob"]
-        assert [path.name for path in left if path.suffix != ".sock"] == ["bob.log.notes"]
+        assert [path.name for path in left] == ["bob.log.notes"]
         with fleet.store() as store:
             assert "bob" not in store.agents() and store.launches("bob") == []
             assert store.history("bob") == [] and store.actions("bob") == [] and store.task(1) is None
             assert len(store.launches("bob2")) == 1 and store.task(2) is not None
         again = fleet.ctl("purge", "bob")
         assert again.code == 3 and "nothing is known" in again.err, again
+        assert fleet.ctl("history", "bob").code == 3
         assert fleet.view("bob2")["phase"] == "up"
         assert any(line["ev"] == "purge" and line["identity"] == "bob" for line in fleet.lifecycle())
         # One of the same name that comes later is a new one in every respect.

@@ -155,6 +155,9 @@ def test_circuss_own_verbs_work_on_agents(fleet: Fleet) -> None:
     assert "1" in fleet.ctl("numprocesses", "alpha", program=program).out
     assert "failover.pool" in fleet.ctl("options", "alpha", program=program).out
     assert "failover-session" in fleet.ctl("get", "alpha", "cmd", program=program).out
+    got = fleet.ctl("get", "alpha", "failover.pool", "warmup_delay", program=program)
+    assert sorted(got.out.splitlines()) == ["failover.pool: blue", "warmup_delay: 0"]
+    assert fleet.ctl("get", "alpha", "failover.nothing", program=program).code == 3
     assert "alpha" in fleet.ctl("stats", program=program).out
     assert fleet.ctl("dstats", program=program).code == 0
     assert fleet.ctl("globaloptions", program=program).code == 0

@@ -24,6 +24,7 @@ PLAIN = Situation(
     ending=False,
 )
 RESTORE = replace(PLAIN, asked=Asked.RESTORE)
+ON_ITS_WAY = replace(PLAIN, asked=Asked.SWITCH, phase=Phase.PARKED, switching=True)
 WEDGED = replace(PLAIN, liveness=Liveness.UNKNOWN, unknown_reason="it does not answer")
 
 
@@ -83,12 +84,18 @@ EXAMPLES: dict[str, list[Situation]] = {
         replace(PLAIN, asked=Asked.POLICY, phase=Phase.STOPPED, stay_stopped=True, hindrance=GATE),
         replace(PLAIN, asked=Asked.POLICY, phase=Phase.HELD, liveness=Liveness.REMAINS),
     ],
+    "a switch wants it": [
+        replace(ON_ITS_WAY, switching=False),
+        replace(ON_ITS_WAY, switching=False, hindrance=GATE, liveness=Liveness.REMAINS),
+        replace(ON_ITS_WAY, stay_stopped=True, phase=Phase.STOPPED),
+    ],
     "restore: stopped by an operator, parked or held": [
         replace(RESTORE, phase=Phase.STOPPED),
         replace(RESTORE, phase=Phase.STOPPED, stay_stopped=True, hindrance=GATE),
         replace(RESTORE, phase=Phase.DOWN, stay_stopped=True, generation=0),
         replace(RESTORE, phase=Phase.STARTING, stay_stopped=True),
         replace(RESTORE, phase=Phase.PARKED),
+        replace(RESTORE, phase=Phase.PARKED, switching=True),
         replace(RESTORE, phase=Phase.HELD, liveness=Liveness.REMAINS),
     ],
     "restore: ended by itself": [
@@ -106,6 +113,12 @@ EXAMPLES: dict[str, list[Situation]] = {
         replace(PLAIN, liveness=Liveness.REMAINS),
         replace(RESTORE, liveness=Liveness.REMAINS, phase=Phase.REFUSED),
         replace(PLAIN, asked=Asked.WAKE, liveness=Liveness.REMAINS, phase=Phase.PARKED),
+    ],
+    "it is on its way to another account": [
+        ON_ITS_WAY,
+        replace(ON_ITS_WAY, asked=Asked.WAKE),
+        replace(ON_ITS_WAY, asked=Asked.START, stay_stopped=True),
+        replace(ON_ITS_WAY, asked=Asked.RESTORE, phase=Phase.STARTING),
     ],
     "otherwise": [
         PLAIN,
@@ -180,6 +193,7 @@ situations = st.builds(
     liveness=st.sampled_from(Liveness),
     ours=st.booleans(),
     ending=st.booleans(),
+    switching=st.booleans(),
     hindrance=st.one_of(st.none(), st.just(GATE)),
     unknown_reason=st.just("it does not answer"),
 )
@@ -196,6 +210,8 @@ def test_nothing_is_launched_that_may_not_be(situation: Situation) -> None:
     assert situation.asked is not Asked.ADOPT
     if situation.asked is Asked.POLICY:
         assert situation.phase is Phase.DOWN
+    if situation.asked is Asked.SWITCH:
+        assert situation.switching and not situation.stay_stopped
     if situation.asked is Asked.RESTORE:
         assert not situation.stay_stopped
         assert situation.phase not in (Phase.STOPPED, Phase.PARKED, Phase.HELD)

@@ -83,6 +83,8 @@ ENDS: dict[str, list[Ended]] = {
             death(0, cause=cause)
             for cause in (Cause.HOST_REBOOT, Cause.INTERRUPTED_START, Cause.ADOPTED_FOREIGN, Cause.PARKED)
         ),
+        *(death(0, cause=cause, exit_status=1) for cause in (Cause.SERVER_ENDED, Cause.USAGE_LIMIT)),
+        death(0, cause=Cause.CREDENTIALS, exit_status=1),
         death(0, cause=""),
         death(0, cause="a-word-of-a-later-version"),
     ],

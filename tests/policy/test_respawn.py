@@ -69,7 +69,8 @@ EXAMPLES: dict[str, list[Fallen]] = {
         replace(HELD, loop=replace(OPEN, until=NOW + 9000)),
         replace(HELD, ended=()),
     ],
-    "held otherwise": [replace(HELD, loop=loop) for loop in (GIVEN_UP, CLOSED, TRIAL)],
+    "held, its crash loop is given up": [replace(HELD, loop=GIVEN_UP)],
+    "held otherwise": [replace(HELD, loop=loop) for loop in (CLOSED, TRIAL)],
     "not down": [
         replace(ALWAYS, phase=phase)
         for phase in Phase
