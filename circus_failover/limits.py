@@ -283,9 +283,12 @@ def elsewhere(held: Supervisor, agent: Agent) -> bool:
 
 
 def blocked(held: Supervisor, agent: Agent) -> bool:
-    """Say whether the gate would hold an agent because of its account, as far as that costs nothing."""
+    """Say whether it is of no use to start an agent: it would be held, or parked at once, for its account.
+
+    Its home and those of other accounts are not looked at here.
+    """
     settings, account = agent.settings, next_account(agent)
-    if settings is None or settings.on_limit in (OnLimit.PARK, OnLimit.NOTIFY):
+    if settings is None or settings.on_limit is OnLimit.NOTIFY:
         return False
     return held.accounts.exhausted(account) and not elsewhere(held, agent)
 

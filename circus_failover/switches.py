@@ -17,23 +17,20 @@ What is stored says at every step what comes next, so that the circusd after one
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from circus.exc import MessageError
 
-from circus_failover import crashpoint, switch_checks
+from circus_failover import crashpoint, switch_checks, switch_records
 from circus_failover.agent import Agent
 from circus_failover.policy.bringup import Verdict
 from circus_failover.records import ActionRow
-from circus_failover.store import Store
 from circus_failover.switch_checks import account_now, next_account, runs, uses
+from circus_failover.switch_records import Outcome, on_account, void
 from circus_failover.words import (
     Asked,
     Cause,
     IntentAction,
-    NoticeKind,
     ParkedBy,
     Phase,
     State,
@@ -52,17 +49,6 @@ SLACK_SECS = 60.0
 
 class Refused(MessageError):  # type: ignore[misc]
     """A switch is refused, and nothing was changed; the text says why."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What is stored together with the end of a launch, or its refusal, with which a switch has failed."""
-
-    changes: dict[str, Any]
-    """Columns of the agent's row."""
-    writes: Callable[[Store], None]
-    fields: dict[str, Any]
-    """What lifecycle.log says."""
 
 
 class Switches:
@@ -182,7 +168,7 @@ class Switches:
         return {
             **kept,
             "phase": Phase.PARKED,
-            **_on(agent, str(action.spec["to"])),
+            **on_account(agent, str(action.spec["to"])),
             "switching": action.spec["from"],
             "interrupted": str(Cause.LIMITED if action.spec.get("limited") else Cause.SWITCHED),
         }
@@ -196,8 +182,7 @@ class Switches:
 
     def void(self, agent: Agent) -> dict[str, Any]:
         """Return the columns of one whose switch is cut short by another end: it is on its old account."""
-        row = agent.row
-        return {} if row.switching is None else {**_on(agent, row.switching), "switching": None}
+        return void(agent)
 
     def now_on(self, agent: Agent) -> None:
         """After a decision that has moved an agent: its settings say so too."""
@@ -265,7 +250,7 @@ class Switches:
 
     # -- how it ends -------------------------------------------------------------------------------------
 
-    def failure(self, agent: Agent, step: str, reason: str) -> Failure | None:
+    def failure(self, agent: Agent, step: str, reason: str) -> Outcome | None:
         """Return what is stored when a launch of an agent on its way is refused, or ends before it was ready.
 
         Args:
@@ -273,35 +258,11 @@ class Switches:
             step: where it failed: `gate`, `lease`, `launch`, `boot`, ...
             reason: why.
         """
-        row = agent.row
-        if row.switching is None:
-            return None
-        to = next_account(agent)
-        text = f"its switch from {row.switching} to {to} failed ({step}): {reason}"
-        fields = {"action": "failed", "from": row.switching, "to": to, "step": step, "reason": reason}
-        notice = self._supervisor.notices.writing(
-            NoticeKind.SWITCH_FAILED,
-            f"{agent.identity}: {text}; it is parked on {row.switching}",
-            identity=agent.identity,
-            generation=row.generation,
-            to=to,
-            step=step,
-            **{"from": row.switching},
+        return (
+            None
+            if agent.row.switching is None
+            else switch_records.failed(self._supervisor, agent, step, reason)
         )
-
-        def writes(store: Store) -> None:
-            notice(store)
-            store.add_history(time.time(), agent.identity, row.generation, "switch", fields)
-
-        phase = Phase.STOPPED if row.stay_stopped else Phase.PARKED
-        changes = {
-            **self.void(agent),
-            "phase": phase,
-            "cause": Cause.SWITCH_FAILED,
-            "reason": text,
-            "limited_until": None,
-        }
-        return Failure(changes, writes, fields)
 
     def failed(self, agent: Agent, step: str, reason: str) -> None:
         """Park an agent on its old account, whose launch on the other one was refused.
@@ -324,36 +285,18 @@ class Switches:
             )
             self.has_failed(agent, failure)
 
-    def has_failed(self, agent: Agent, failure: Failure) -> None:
+    def has_failed(self, agent: Agent, failure: Outcome) -> None:
         """After the decision with which a switch has failed: say so."""
         self.now_on(agent)
         self._let_go(agent)
         self._log(agent, failure.fields)
         crashpoint.reached("switch-failed")
 
-    def proven(self, agent: Agent) -> Failure | None:
+    def proven(self, agent: Agent) -> Outcome | None:
         """Return what is stored with the proof of a launch that ends a switch; None: it ends none."""
-        row = agent.row
-        if row.switching is None:
-            return None
-        to = row.account
-        fields = {"action": "done", "from": row.switching, "to": to}
-        notice = self._supervisor.notices.writing(
-            NoticeKind.SWITCHED,
-            f"{agent.identity} goes on on account {to}; it was on {row.switching}",
-            identity=agent.identity,
-            generation=row.generation,
-            to=to,
-            **{"from": row.switching},
-        )
+        return None if agent.row.switching is None else switch_records.proven(self._supervisor, agent)
 
-        def writes(store: Store) -> None:
-            notice(store)
-            store.add_history(time.time(), agent.identity, row.generation, "switch", fields)
-
-        return Failure({"switching": None}, writes, fields)
-
-    def is_proven(self, agent: Agent, proof: Failure) -> None:
+    def is_proven(self, agent: Agent, proof: Outcome) -> None:
         """After that decision: say so."""
         self._log(agent, proof.fields)
         crashpoint.reached("switch-up")
@@ -372,7 +315,7 @@ class Switches:
         before = next_account(agent)
         fields = {"action": "asked", "from": before, "to": to, "who": "circusd", "reason": why}
         self._supervisor.record(
-            agent, "switch", fields, durable=True, must=True, switching=before, **_on(agent, to)
+            agent, "switch", fields, durable=True, must=True, switching=before, **on_account(agent, to)
         )
         self.now_on(agent)
 
@@ -380,7 +323,7 @@ class Switches:
         """Nothing was launched, nor is to be: one that was entered for another account stays where it was."""
         if agent.row.switching is not None and agent.identity not in self._carrying:
             fields = {"action": "refused", "to": next_account(agent), "step": "conversation"}
-            self._supervisor.record(agent, "switch", fields, durable=True, **self.void(agent))
+            self._supervisor.record(agent, "switch", fields, durable=True, **void(agent))
             self.now_on(agent)
 
     def refused(self, agent: Agent, verdict: Verdict) -> None:
@@ -409,7 +352,7 @@ class Switches:
 
     def _enter(self, agent: Agent, to: str, before: str | None, who: str, why: str) -> None:
         """Nothing runs that would have to be ended: the next launch is on that account."""
-        changes = _on(agent, to)
+        changes = on_account(agent, to)
         if agent.phase is Phase.HELD and agent.row.cause == str(Cause.LIMITED):
             # What it is held for is another account's affair: it may come back at once.
             changes["limited_until"] = time.time()
@@ -439,11 +382,3 @@ class Switches:
 
     def _is_on_its_way(self, agent: Agent, to: str) -> bool:
         return self.under_way(agent) and uses(agent, to)
-
-
-def _on(agent: Agent, name: str) -> dict[str, Any]:
-    """Return the columns of an agent whose next launch is on an account."""
-    named = agent.settings.configured_account if agent.settings is not None else None
-    if named is None or named.name == name:
-        return {"switched_to": None, "switched_from": None}
-    return {"switched_to": name, "switched_from": named.name}

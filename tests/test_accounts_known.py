@@ -58,6 +58,7 @@ class Held:
         self.store = Store(folder / "failover.db")
         self.log = LifecycleLog(folder / "lifecycle.log")
         self.notices = Notices(self)  # type: ignore[arg-type]
+        self.store_trouble: str | None = None
         self.homes = {name: folder / name for name in ("one", "two")}
         for home in self.homes.values():
             home.mkdir()
@@ -239,6 +240,20 @@ def test_a_limit_is_over_at_its_reset_and_that_is_logged_and_stored(held: Held) 
     held.accounts.tick()
     assert (held.stored().state, held.lines()[-1]["action"]) == ("unknown", "expired")
     assert [known.state for known in held.accounts.all()] == [UNKNOWN, UNKNOWN]
+
+
+def test_what_cannot_be_stored_is_known_all_the_same_and_stored_later(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("circus_failover.accounts.STORE_AGAIN_SECS", 0.0)
+    held.store._db.execute("PRAGMA query_only = 1")
+    held.look("bob", limit())
+    assert held.accounts.exhausted("one") and held.store_trouble
+    held.accounts.tick()
+    assert not held.store.accounts()
+    held.store._db.execute("PRAGMA query_only = 0")
+    held.accounts.tick()
+    assert held.stored().state == "limited"
 
 
 # -- notices -------------------------------------------------------------------------------------------

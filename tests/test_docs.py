@@ -487,7 +487,7 @@ def logged(log: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for function, node, path in calls():
         target, where = ast.unparse(node.func), f"{path.name}:{node.lineno}"
-        if path.name in (ASSIGNMENTS, SWITCHES):
+        if path.name in (ASSIGNMENTS, *SWITCHES):
             continue  # what it writes is told by `work`, or by `switching`
         if log == "lifecycle" and target.endswith(".record") and len(node.args) > 2:
             texts = keys_of(node.args[2], path, function)
@@ -516,8 +516,8 @@ def logged(log: str) -> dict[str, set[str]]:
 
 ASSIGNMENTS = "assignment_records.py"
 """The one place that writes what becomes of assignments (`ev=work`)."""
-SWITCHES = "switches.py"
-"""The one place that writes what becomes of switches (`ev=switch`), but for the intent."""
+SWITCHES = ("switches.py", "switch_records.py")
+"""The places that write what becomes of switches (`ev=switch`), but for the intent."""
 
 
 def told_further() -> set[str]:
@@ -536,7 +536,8 @@ def told_further() -> set[str]:
 def switching() -> tuple[set[str], set[str]]:
     """Return the actions of `ev=switch`, and the keys."""
     found, keys = {"asked"}, set()
-    for node in ast.walk(ast.parse((ROOT / "circus_failover" / SWITCHES).read_text(encoding="utf-8"))):
+    trees = [ast.parse((ROOT / "circus_failover" / name).read_text(encoding="utf-8")) for name in SWITCHES]
+    for node in (part for tree in trees for part in ast.walk(tree)):
         if isinstance(node, ast.Dict):
             pairs = zip(node.keys, node.values, strict=True)
             said = {str(key.value): value for key, value in pairs if isinstance(key, ast.Constant)}
@@ -988,6 +989,7 @@ def test_the_figures_about_clients_are_those_of_the_code() -> None:
 def test_the_figures_about_accounts_are_those_of_the_code() -> None:
     from circus_failover.plugins import account_failover
 
+    from circus_failover import accounts as accounts_kept
     from circus_failover import mass_switch
     from circus_failover.policy import account_choice, accounts, failover
 
@@ -1002,6 +1004,8 @@ def test_the_figures_about_accounts_are_those_of_the_code() -> None:
     assert f"no reset is known, {minutes}" in text and f"every {minutes}" in failures
     assert f"with {account_choice.MARGIN * 100:.0f} points more headroom" in text
     assert f"does not return within {account_choice.LEFT_SECS:.0f} s" in failures
+    assert f"not a second time within {account_choice.TWICE_SECS:.0f} s" in text
+    assert f"stored again within {accounts_kept.STORE_AGAIN_SECS:.0f} s" in failures
     assert account_choice.UNKNOWN_HEADROOM == 0.5 and "unknown counts as a half" in text
     assert f"`pace` seconds apart ({account_failover.PACE_SECS:g})" in text
     assert mass_switch.PACE_SECS == account_failover.PACE_SECS == 5.0

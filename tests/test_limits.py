@@ -344,5 +344,7 @@ def test_work_and_pools_expect_nothing_of_who_would_be_held_and_something_of_who
     case.known.pop("two")
     case.configure(on_limit="wait")
     assert expected() == (True, True)
+    case.configure(on_limit="park")
+    assert expected() == (True, True), "it would be parked again at once"
     case.configure(on_limit="notify")
     assert expected() == (True, False), "a minimum is kept all the same"

@@ -25,9 +25,9 @@ Its tasks, each of them, whatever its turn was:
 | a client's own command (`/...`) | any | nothing: transcripts keep it in other words |
 
 A conversation certainly lacks a task when it was looked at back to the time before that was typed, no prompt
-has the text, none is newer than the task, none from that time on is unlike every task (that one might be it, in
-other words), and another task is found in it, or nothing at all was said in it. A task that comes again is told
-as a whole. What a conversation has is not sent again.
+has the text, none is newer than the task, none from that time on is unlike every task (that one might be it,
+in other words), and another task is found in it, or nothing at all was said in it. A task that comes again is
+told as a whole. What a conversation has is not sent again.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ TYPED_SECS = 60.0
 """Between the Enter of a task and the report that it was taken there is at most so much time."""
 COMPARED = 200
 """So many characters of a task are looked for in a prompt, without its spaces."""
+COARSE_SECS = 1.0
+"""A time in a transcript may be without its fraction."""
 SHORT = 20
 """What has fewer may be in any prompt: it has to be all of it."""
 GO_ON = (
@@ -177,7 +179,7 @@ def _there(cut: Interrupted) -> set[int]:
     spent: set[tuple[int, str]] = set()
     for task in cut.tasks:
         for number, prompt in enumerate(cut.turn.prompts if cut.turn is not None else ()):
-            before = prompt.at is not None and prompt.at < task.queued_at
+            before = prompt.at is not None and prompt.at < task.queued_at - COARSE_SECS
             if not before and not _command(task) and _is(prompt, task) and (number, task.text) not in spent:
                 found.add(task.id)
                 spent.add((number, task.text))

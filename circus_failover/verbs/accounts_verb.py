@@ -213,8 +213,6 @@ def table(accounts: Sequence[dict[str, Any]], now: float) -> str:
 
 def _state(account: dict[str, Any]) -> str:
     state = str(account["state"])
-    if account["state"] == AccountState.CREDENTIALS:
-        return "not logged in"
     return f"{state}: {account['limit']}" if account["limit"] else state
 
 

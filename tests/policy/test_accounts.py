@@ -177,7 +177,7 @@ def test_what_becomes_of_an_account_is_what_the_table_says(becomes: str, known: 
 def test_an_answer_that_is_newer_makes_an_account_available(known: Known) -> None:
     found = learn(known, told(answered_at=NOW - 5), NOW)
     assert (found.state, found.answered_at, found.seen_by) == (AVAILABLE, NOW - 5, "b")
-    assert found.until is found.limit_name is found.text is None and found.since == NOW - 5
+    assert (found.until, found.limit_name, found.text, found.since) == (None, None, None, NOW - 5)
 
 
 @pytest.mark.parametrize("known", [HIT, OUT])
