@@ -281,7 +281,7 @@ class Agent:
 
     def _account(self, runs: bool) -> str | None:
         """Return the account that its live launch runs on; of one that is down, that of its next launch."""
-        if False:
+        if runs and self.row.launch is not None and self.row.account is not None:
             return self.row.account
         named = self.settings.account if self.settings is not None else None
         return named.name if named is not None else self.row.account

@@ -1,4 +1,4 @@
-"""Which notices follow from a change of what an agent does: it waits for a person; without account, its limit.
+"""Which notices follow from what an agent does: it waits for a person, or reached a limit without an account.
 
 Called with what circusd has just taken in; it only writes notices down. A limit of an account is told by
 `accounts`, once for all of its agents.
