@@ -520,7 +520,7 @@ class StandIn:
             self.limited, self.refused = True, text
             self.report_limit(*limit)
         else:
-            for turn in []:
+            for turn in self.account.open:
                 self.account.append("assistant", "finished: " + turn)
                 self.say("finished: " + shown(turn))
             self.account.open = []

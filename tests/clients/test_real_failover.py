@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from circus_failover.policy.continuing import GO_ON
 from tests.clients.accounts import ClaudeHome, CodexHome, Home
 from tests.clients.faults import Fault
 from tests.clients.install import Clients
@@ -25,6 +26,7 @@ from tests.live.conftest import fleet as fleet  # a fixture
 from tests.live.fleet import Fleet, wait_for
 
 BYPASS = "--dangerously-skip-permissions"
+SECOND = "and the second one, which waits inside the client"
 
 
 @pytest.fixture
@@ -237,3 +239,35 @@ def test_an_account_that_is_nearly_used_up_is_left_between_two_tasks(
     real.task("x", "what did I say?")
     real.await_heard(b.key, "remember PAPAYA", "what did I say?")
     assert [launch.account for launch in fleet.launches("x")] == ["b", "a"]
+
+
+@pytest.mark.parametrize("client", ["claude", "codex"])
+def test_a_turn_and_a_prompt_that_waits_inside_the_client_survive_a_switch_by_hand(
+    real: RealFleet,
+    claude_home: Callable[..., ClaudeHome],
+    codex_home: Callable[..., CodexHome],
+    work: Path,
+    folder: Path,
+    client: str,
+) -> None:
+    """It is ended by SIGTERM: neither client writes that its turn was interrupted, nor keeps what waits."""
+    fleet = real.fleet
+    del fleet.plugins["plugin:failover"]
+    make: Callable[..., Home] = claude_home if client == "claude" else codex_home
+    a, b = make("a", shared=True), make("b", shared=True)
+    real.account(a, folder / ("shared" if client == "claude" else "shared-codex"))
+    real.account(b)
+    real.agent("x", a, work, *((BYPASS,) if client == "claude" else ()))
+    gate = folder / "gate"
+    fleet.start()
+    fleet.await_phase("x", "up", LONGEST_SECS)
+    real.task("x", f"what did I say? {until_open(gate)}")
+    real.await_heard(a.key, "what did I say?")
+    real.task("x", SECOND)
+    wait_for("it is typed", lambda: not fleet.view("x")["tasks"], LONGEST_SECS)
+    done = fleet.call("switch", name="x", to="b", waiting=True, timeout=LONGEST_SECS)
+    assert done["status"] == "ok" and done["agents"][0]["account"] == "b", done
+    gate.touch()
+    said = ("what did I say?", GO_ON, SECOND)
+    wait_for("all of it is answered on b", lambda: said in heard(real, b, *said), LONGEST_SECS)
+    assert all(prompts == said[: len(prompts)] for prompts in heard(real, b, said[0])), "each of it once"
