@@ -23,6 +23,7 @@ from circus_failover import (
     liveness,
     process_table,
     shared_state,
+    switch_checks,
     tmux,
 )
 from circus_failover.agent import BEING_REMOVED, UNPARKED, Agent, KeeperPlan, Ticket
@@ -250,6 +251,9 @@ class BringUps:
         if found is None and settings is not None and expected is not None:
             wrong = self._problem(agent, f"{PREFIX}socket", str(settings.socket), expected)
             found = Hindrance(Cause.SETTINGS, wrong)
+        lost = switch_checks.gone(agent)
+        if found is None and lost is not None:
+            found = Hindrance(Cause.ACCOUNT, lost)
         loop = self._supervisor.crash_loops.hindrance(agent)
         if found is None and loop is None:
             found = limits.hindrance(self._supervisor, agent)

@@ -58,7 +58,7 @@ class Wishes:
     pace: float = PACE_SECS
     """Seconds from one relaunch to the next."""
     force: bool = False
-    """Also to an account of which it is known that nothing can be done on it."""
+    """Also to an account of which it is known that nothing can be done on it, or that is full."""
     dry_run: bool = False
     """Only say what would be done."""
 
@@ -203,7 +203,7 @@ def summary(done: Sequence[Verdict], total: int) -> str:
         counts[verdict["how"]] = counts.get(verdict["how"], 0) + 1
     parts = [f"{number} {how}" for how, number in counts.items()]
     parts += [f"{total - len(done)} not begun"] if total > len(done) else []
-    return f"{total} agents: {', '.join(parts)}"
+    return f"{total} agent{'s' if total != 1 else ''}: {', '.join(parts)}"
 
 
 def progress(done: int, total: int, agent: str, doing: str) -> str:

@@ -300,6 +300,10 @@ class Roster:
         if found is None or agent.parsed is None or found.configured_account is None:
             return
         named = found.configured_account
+        if row.switched_to is not None and row.switched_from != named.name:
+            # It is over for good: a section that names the first account again means that one.
+            row = agent.row = replace(row, switched_to=None, switched_from=None)
+            self._supervisor.changed_rows.add(agent.identity)
         moved = found.settings.account(row.switched_to) if row.switched_to is not None else None
         stands = moved is not None and moved.runtime == named.runtime and row.switched_from == named.name
         launched_on = moved if stands else named

@@ -112,6 +112,16 @@ def not_there(agent: Agent, account: Account, conversation: str | None) -> str |
     return f"conversation {conversation} is in {here.home}, and not in {home}: they do not share it"
 
 
+def gone(agent: Agent) -> str | None:
+    """Return why an agent that is on its way would be launched where it comes from; None: it would not."""
+    row, name = agent.row, next_account(agent)
+    if row.switching is None or name != row.switching:
+        return None
+    if row.switched_to is None:
+        return f"its section names account {name} now, which it comes from"
+    return f"there is no account {row.switched_to} of its runtime in failover.yaml any more"
+
+
 def under_way(agent: Agent) -> bool:
     """Say whether an agent is being moved right now."""
     ending = agent.action is not None and agent.action.intent == str(IntentAction.SWITCH)

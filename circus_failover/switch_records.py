@@ -54,6 +54,9 @@ def failed(supervisor: Supervisor, agent: Agent, step: str, reason: str) -> Outc
         reason: why.
     """
     row, to = agent.row, next_account(agent)
+    if to == row.switching:
+        # The account it was to go to is not there any more.
+        to = row.switched_to
     text = f"its switch from {row.switching} to {to} failed ({step}): {reason}"
     fields = {"action": "failed", "from": row.switching, "to": to, "step": step, "reason": reason}
     changes = {

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from circus.exc import MessageError
 
 from circus_failover import crashpoint, switch_checks, switch_records
-from circus_failover.agent import Agent
+from circus_failover.agent import LIVE_PHASES, Agent
 from circus_failover.policy.bringup import Verdict
 from circus_failover.records import ActionRow
 from circus_failover.switch_checks import account_now, next_account, runs, uses
@@ -237,7 +237,12 @@ class Switches:
     def tick(self) -> None:
         """Go on with switches that were interrupted; costs nothing where there is none."""
         for agent in self._supervisor.roster.agents.values():
-            if agent.row.switching is None or not self.left_behind(agent):
+            if agent.row.switching is None or agent.action is not None:
+                continue
+            if agent.phase not in (Phase.PARKED, *LIVE_PHASES):
+                # The launch that it was entered for never began: whoever wants it asks, and moves it, anew.
+                self.given_up(agent, "launch")
+            if not self.left_behind(agent):
                 continue
             if time.monotonic() >= self._again_after.get(agent.identity, 0.0):
                 self._again_after[agent.identity] = time.monotonic() + AGAIN_SECS
@@ -319,10 +324,15 @@ class Switches:
         )
         self.now_on(agent)
 
-    def given_up(self, agent: Agent) -> None:
-        """Nothing was launched, nor is to be: one that was entered for another account stays where it was."""
+    def given_up(self, agent: Agent, step: str = "conversation") -> None:
+        """Nothing was launched, nor is to be: one that was entered for another account stays where it was.
+
+        Args:
+            agent: whom.
+            step: what it came to nothing at.
+        """
         if agent.row.switching is not None and agent.identity not in self._carrying:
-            fields = {"action": "refused", "to": next_account(agent), "step": "conversation"}
+            fields = {"action": "refused", "to": next_account(agent), "step": step}
             self._supervisor.record(agent, "switch", fields, durable=True, **void(agent))
             self.now_on(agent)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from circus_failover import mass_switch
 from circus_failover.failure import Failed
 from circus_failover.mass_switch import Wishes, chosen, line, progress, summary, verdicts
+from circus_failover.verbs import switching
 
 Agent = dict[str, Any]
 
@@ -156,6 +160,21 @@ def test_what_came_of_each_is_said_in_a_line_and_of_all_in_another() -> None:
     assert summary(done[:4], 6) == "6 agents: 1 switched, 1 next-launch, 1 failed, 1 already, 2 not begun"
     assert progress(1, 3, "a2", "in 4 s").endswith("] 1 of 3; a2: in 4 s")
     assert progress(1, 3, "a2", "").count("━") == 10
+
+
+def test_a_reader_that_goes_away_leaves_agents_behind_and_that_is_no_success(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    circusd = Circusd()
+    client = SimpleNamespace(endpoint="ipc:///nobody", call=circusd.ask)
+    agents = [view("a1"), view("a2"), view("a3")]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        with pytest.raises(Failed, match="3 agents: 1 switched, 2 not begun; .*goes on") as ended:
+            switching._carried_out({"json": False}, agents, Wishes("two", "me", pace=0.0), client)
+    assert ended.value.code == 3 and [said["name"] for said in circusd.asked] == ["a1"]
 
 
 def test_the_pace_has_its_share_of_chance() -> None:

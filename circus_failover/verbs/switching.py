@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from circus.exc import ArgumentError
 
+from circus_failover import output
 from circus_failover.failure import REFUSED, Failed
 from circus_failover.verbs.local_tools import by, print_json, progress, warn
 from circus_failover.verbs.switch_verb import Switch
@@ -59,7 +60,7 @@ class SwitchAgents(Switch):
       is chosen for each
     - <dry-run>: a table of what would be done, and nothing is done
     - <pace>: seconds from one relaunch to the next (5), a fifth more or less
-    - <force>: also to an account that is known to be exhausted
+    - <force>: also to an account that is known to be exhausted, or is full
 
     Exit status: 0 all are on the other account, 3 one was refused or failed, with the reason.
     """
@@ -72,7 +73,7 @@ class SwitchAgents(Switch):
         ("", "to", "", "the account they go to"),
         ("", "dry-run", False, "show what would be done, and do nothing"),
         ("", "pace", "5", "seconds from one relaunch to the next (5)"),
-        ("", "force", False, "also to an account that is known to be exhausted"),
+        ("", "force", False, "also to an account that is known to be exhausted, or is full"),
     ]
 
     def run(self, opts: dict[str, Any], *args: str, **options: Any) -> int:
@@ -123,10 +124,15 @@ def _carried_out(opts: dict[str, Any], agents: list[View], wishes: Wishes, clien
             if not opts["json"] and not wishes.dry_run:
                 out = sys.stdout if verdict["ok"] else sys.stderr
                 print(mass_switch.line(verdict), file=out, flush=True)
-    except KeyboardInterrupt:
-        left = "; circusd completes the one that is under way, and the same command again goes on"
-        warn(f"interrupted: {mass_switch.summary(done, len(agents))}{left}")
-        raise
+    except (KeyboardInterrupt, BrokenPipeError) as error:
+        left = "circusd completes the one that is under way, and the same command again goes on"
+        said = f"{mass_switch.summary(done, len(agents))}; {left}"
+        if isinstance(error, KeyboardInterrupt):
+            warn(f"interrupted: {said}")
+            raise
+        # Elsewhere a reader that has seen enough (`| head`) is no failure: here agents are left behind.
+        output.forget()
+        raise Failed(f"its output is read no more: {said}", REFUSED) from None
     failed = [verdict for verdict in done if not verdict["ok"]]
     if opts["json"]:
         answer: dict[str, Any] = {"status": "error" if failed else "ok", "agents": done}

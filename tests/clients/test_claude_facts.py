@@ -9,6 +9,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,9 @@ def test_after_sigkill_its_tools_live_on_and_its_status_file_stays(
     client.prompt(f"do {LONG_TOOL}")
     tool = tool_of(client)
     home.await_status(client.pid, "busy")
-    wait_for("the prompt is saved", lambda: home.entries(work, conversation))
+    # It saves the call of a tool a moment after it has begun it; without that nothing was interrupted.
+    saved = partial(home.entries, work, conversation)
+    wait_for("the call is saved", lambda: any(entry.get("type") == "assistant" for entry in saved()))
     assert client.end(signal.SIGKILL) == -signal.SIGKILL
     assert process_table.alive(tool)
     assert home.status(client.pid)["status"] == "busy", "the file says what is no longer true"

@@ -119,7 +119,7 @@ def test_another_name_for_the_session_is_adopted_too(fleet: Fleet) -> None:
     assert (view["pid"], view["session"]) == (pid, "My_Session")
 
 
-@pytest.mark.parametrize("how", ["left by a dead server", "left by a bound socket", "a plain file"])
+@pytest.mark.parametrize("how", ["left by a dead server", "left by a bound socket"])
 def test_a_stale_socket_file_does_not_hinder_a_launch(fleet: Fleet, how: str) -> None:
     path = fleet.socket("alpha")
     if how == "left by a dead server":
@@ -130,19 +130,24 @@ def test_a_stale_socket_file_does_not_hinder_a_launch(fleet: Fleet, how: str) ->
     else:
         path.parent.mkdir(mode=0o700, parents=True)
         fleet.state.chmod(0o700)
-        if how == "a plain file":
-            path.write_text("")
-        else:
-            with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as listener:
-                listener.bind(str(path))
+        with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as listener:
+            listener.bind(str(path))
     assert path.exists()
     fleet.agent("alpha")
     fleet.start()
-    if how == "a plain file":
-        # tmux 3.3a replaces it as well, as it does any address that refuses a connection.
-        wait_for("a verdict", lambda: fleet.view("alpha")["phase"] in ("up", "down"))
-    else:
-        fleet.await_up("alpha")
+    fleet.await_up("alpha")
+
+
+def test_a_file_in_the_place_of_a_socket_is_somebodys_and_stays(fleet: Fleet) -> None:
+    """tmux 3.3a would replace it, as it does any address that refuses a connection."""
+    path = fleet.socket("alpha")
+    path.parent.mkdir(mode=0o700, parents=True)
+    fleet.state.chmod(0o700)
+    path.write_text("mine")
+    fleet.agent("alpha")
+    fleet.start()
+    refused = fleet.await_phase("alpha", "refused")
+    assert str(path) in refused["reason"] and path.read_text() == "mine"
 
 
 def test_a_live_agent_whose_working_folder_is_gone_is_adopted_once(fleet: Fleet) -> None:
