@@ -27,8 +27,9 @@ SLACK_SECS = 5.0
 """What was seen holds for so many looks that did not come, and a slow host's delay."""
 _STATES = (State.IDLE, State.WORKING, State.WAITING, State.LIMITED, State.UNKNOWN)
 _CONVERSATION = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
-_KEY = re.compile(r"\b(?:(?:sk|pk|ak|rk|sess)[-_]|eyJ)[-_A-Za-z0-9.*]{8,}|[A-Za-z0-9_*-]{40,}")
-"""What may be a key or a token: a client may quote one that is not taken, some of it as asterisks."""
+_KEY = re.compile(r"\b(?:(?:sk|pk|ak|rk|sess)[-_]|eyJ)[-_A-Za-z0-9.*…]{8,}")
+_OPAQUE = re.compile(r"[A-Za-z0-9_*-]{40,}")
+"""What may be a key or a token: a client may quote one that is not taken, some of it as asterisks or dots."""
 _GREATEST = 2**63
 _WINDOWS = 16
 """No account has so many windows."""
@@ -156,10 +157,15 @@ def plain(health: Health) -> dict[str, Any]:
         "state": str(health.state),
         "source": None if health.source is None else str(health.source),
         "at": health.at,
-        "what": health.what[:TEXT_SHOWN],
+        "what": without_keys(health.what)[:TEXT_SHOWN],
         "fault": None if health.fault is None else plain_fault(health.fault),
-        "evidence": health.evidence[:TEXT_SHOWN],
+        "evidence": without_keys(health.evidence)[:TEXT_SHOWN],
     }
+
+
+def without_keys(text: str) -> str:
+    """Return a client's words without what is certainly a key or a token; a long name of a folder is none."""
+    return _KEY.sub("[key]", text)
 
 
 def plain_fault(fault: Fault) -> dict[str, Any]:
@@ -168,7 +174,7 @@ def plain_fault(fault: Fault) -> dict[str, Any]:
         "kind": str(fault.kind),
         "window": None if fault.window is None else fault.window[:TEXT_SHOWN],
         "resets_at": fault.resets_at,
-        "text": _KEY.sub("[key]", fault.text)[:TEXT_SHOWN],
+        "text": _OPAQUE.sub("[key]", without_keys(fault.text))[:TEXT_SHOWN],
         "model_only": fault.model_only,
         "retrying": fault.retrying,
     }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from circus import logger
 
-from circus_failover import liveness, private_file, process_table
+from circus_failover import agent_health, liveness, private_file, process_table
 from circus_failover.agent import UNPARKED, Agent, Starting
 from circus_failover.agents import RUNTIMES
 from circus_failover.agents.command import CommandRuntime
@@ -107,10 +107,10 @@ class Proving:
             starting.proof = str(report.get("evidence") or "")
             starting.conversation = report.get("conversation")
         elif outcome == "hopeless":
-            starting.hopeless = str(report["reason"])
+            starting.hopeless = agent_health.without_keys(str(report["reason"]))
             starting.dialog = report.get("dialog")
         elif outcome == "timeout":
-            starting.last_words = str(report.get("reason") or "")
+            starting.last_words = agent_health.without_keys(str(report.get("reason") or ""))
         self.soon()
 
     def soon(self, secs: float = CONFIRM_SECS) -> None:

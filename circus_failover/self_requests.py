@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from circus import logger
 
 from circus_failover import assignment_text
-from circus_failover.agent import Agent
 from circus_failover.problems import describe
 from circus_failover.records import AssignmentRow
 from circus_failover.words import AssignmentState, IntentAction, ParkedBy
 
 if TYPE_CHECKING:
+    from circus_failover.agent import Agent
     from circus_failover.supervisor import Supervisor
 
 INTENTS = {"fresh": IntentAction.FRESH, "park": IntentAction.PARK, "stop": IntentAction.STOP}

@@ -245,7 +245,8 @@ class _Reader:
             if most is not None and most < 1:
                 self.problem(f"{where}.max_agents", most, "1 or more; leave it out for any number")
             home = self.folder_at(f"{where}.home", fields["home"]) if "home" in fields else None
-            if home is not None and (other := homes.setdefault(os.path.normpath(home), where)) != where:
+            # Also by another path: a link to a home is no second account.
+            if home is not None and (other := homes.setdefault(os.path.realpath(home), where)) != where:
                 self.problem(f"{where}.home", str(home), f"a folder of its own; {other} has this one")
             if name is not None and runtime is not None and home is not None:
                 env_file = fields.get("env_file")

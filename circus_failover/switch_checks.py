@@ -14,7 +14,7 @@ from circus_failover.agent import LIVE_PHASES, Agent
 from circus_failover.agents import RUNTIMES
 from circus_failover.problems import describe, nearest
 from circus_failover.settings import Account
-from circus_failover.words import IntentAction, Phase
+from circus_failover.words import AccountState, IntentAction, Phase
 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
@@ -74,7 +74,9 @@ def _full(supervisor: Supervisor, agent: Agent, account: Account) -> list[str]:
     """Return why an account can take nobody now."""
     found, name = [], account.name
     if supervisor.accounts.exhausted(name):
-        found.append(f"account {name} is {supervisor.accounts.known(name).state} (`accounts {name}`)")
+        limited = supervisor.accounts.known(name).state is AccountState.LIMITED
+        what = "limited" if limited else "not logged in"
+        found.append(f"account {name} is {what} (`failoverctl accounts {name}` tells; --force goes there)")
     agents = supervisor.roster.agents.values()
     there = sum(one is not agent and uses(one, name) for one in agents)
     if account.max_agents is not None and there >= account.max_agents:

@@ -84,6 +84,7 @@ def validate(ini: Path) -> Report:
     problems.extend(_pool_sizes(fleet, agents))
     problems.extend(problem for found in wrong.values() for problem in found)
     problems.extend(_state_dirs(loaded))
+    problems.extend(_same_accounts(loaded))
     for path, settings in loaded.items():
         problems.extend(unreadable(path, settings.notify))
     keyless: set[Account] = set()
@@ -243,6 +244,26 @@ def _state_dirs(loaded: Mapping[Path, Settings]) -> Iterator[Problem]:
         expected = _state_dir(path)
         if expected:
             yield Problem(str(settings.path), "state_dir", str(settings.state_dir), expected)
+
+
+def _same_accounts(loaded: Mapping[Path, Settings]) -> Iterator[Problem]:
+    """Yield accounts of several failover.yaml that one circusd would take for one another.
+
+    What is known of an account is kept by its name, whichever file names it.
+    """
+    names: dict[str, tuple[Account, Path]] = {}
+    homes: dict[str, tuple[Account, Path]] = {}
+    for path, settings in loaded.items():
+        for index, account in enumerate(settings.accounts):
+            where, home = f"accounts[{index}]", os.path.realpath(account.home)
+            same, file = names.setdefault(account.name, (account, path))
+            if (os.path.realpath(same.home), same.runtime) != (home, account.runtime):
+                expected = f"a name of its own; in {file} it is {same.runtime} in {same.home}"
+                yield Problem(str(path), f"{where}.name", account.name, expected)
+            other, file = homes.setdefault(home, (account, path))
+            if other.name != account.name:
+                expected = f"a folder of its own, or the name {other.name}, as in {file}"
+                yield Problem(str(path), f"{where}.home", str(account.home), expected)
 
 
 def _state_dir(path: str) -> str:

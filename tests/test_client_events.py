@@ -249,6 +249,27 @@ def test_a_status_line_reports_its_limits_alone_and_only_when_they_are_new(state
     ]
 
 
+@pytest.mark.parametrize(
+    ("said", "kept_of_it"),
+    [
+        (b'{"rate_limits":{"five_hour":{"used_percentage":7}},"x":"\xff"}', True),
+        (b'{"rate_limits": { "five_hour": null, "status":"allowed", "n2":{"a":[1]}, "seven_day":{}}}', True),
+        (b'{\n "rate_limits": {\n  "five_hour": {\n   "used_percentage": 7\n  }\n }\n}\n', True),
+        (b'{"title":"\\"rate_limits\\": {\\"five_hour\\": {\\"used_percentage\\": 9}}"}', False),
+        (b'{"rate_limits":{"five_hour":{"used_perc', False),
+        (b'{"rate_limits":null}', False),
+        (b"", False),
+    ],
+)
+def test_a_status_line_that_says_more_than_expected_still_tells_of_the_windows_it_has(
+    state: Path, said: bytes, kept_of_it: bool
+) -> None:
+    (state / "run").mkdir()
+    run(environment(state, LANG="C.UTF-8"), said, "StatusLine")
+    carried = [json.loads(base64.b64decode(one["payload"])) for one in reports(state)]
+    assert [set(one) for one in carried] == [{"hook_event_name", "rate_limits"}] * kept_of_it
+
+
 @settings(deadline=None)
 @given(
     st.recursive(

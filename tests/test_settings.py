@@ -200,6 +200,14 @@ MISTAKES: list[tuple[str, list[tuple[str, object, str]]]] = [
 ]  # fmt: skip
 
 
+def test_a_link_to_a_home_is_no_second_account(tmp_path: Path) -> None:
+    (tmp_path / "h").mkdir()
+    (tmp_path / "link").symlink_to("h")
+    both = "accounts: [{name: a, home: h}, {name: b, home: link}]"
+    (found,) = problems(tmp_path, f"state_dir: s\nshared: {{root: r}}\n{both}")
+    assert (found.key, found.value) == ("accounts[1].home", str(tmp_path / "link"))
+
+
 @pytest.mark.parametrize("text, expected", MISTAKES, ids=[row[0].replace("\n", " | ") for row in MISTAKES])
 def test_each_mistake_names_its_key_its_value_and_what_is_allowed(
     tmp_path: Path, text: str, expected: list[tuple[str, object, str]]

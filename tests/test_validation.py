@@ -221,6 +221,21 @@ def test_one_circusd_has_one_state_directory(tmp_path: Path) -> None:
     assert places(create(ini)) == [("two.yaml", "", "state_dir")]
 
 
+def test_an_account_is_the_same_one_in_every_failover_yaml_of_a_circusd(tmp_path: Path) -> None:
+    (tmp_path / "same.yaml").write_text(YAML)
+    (tmp_path / "two.yaml").write_text(
+        YAML.replace("home: homes/main", "home: homes/new").replace("name: spare", "name: renamed")
+    )
+    lines = {"bob": RUN, "eve": RUN + "failover.config = same.yaml"}
+    assert not places(create(fleet(tmp_path, **lines)))
+    report = create(fleet(tmp_path, **lines, zoe=RUN + "failover.config = two.yaml"))
+    assert places(report) == [("two.yaml", "", "accounts[0].name"), ("two.yaml", "", "accounts[1].home")]
+    name, home = report.problems
+    assert (name.value, home.value) == ("main", str(tmp_path / "homes/spare"))
+    assert f"in {tmp_path}/failover.yaml it is command in {tmp_path}/homes/main" in name.expected
+    assert "the name spare" in home.expected
+
+
 def state_problems(base: Path) -> list[Problem]:
     return [problem for problem in create(fleet(base, bob=RUN)).problems if problem.key == "state_dir"]
 

@@ -36,7 +36,8 @@ def arguments(agent: AgentSettings) -> tuple[str, ...]:
     Args:
         agent: the agent as configured; without an account nobody would learn from it.
     """
-    if agent.account is None or any(word.split("=", 1)[0] == _SETTINGS for word in agent.args):
+    given = (*agent.command[1:], *agent.args)
+    if agent.account is None or any(word.split("=", 1)[0] == _SETTINGS for word in given):
         return ()
     project = agent.working_dir / ".claude"
     places = (

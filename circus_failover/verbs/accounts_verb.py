@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from circus.commands.base import Command
 from circus.exc import ArgumentError, MessageError
-from rich.text import Text
 
 from circus_failover.problems import describe, nearest
 from circus_failover.verbs.selection import names_given, supervisor_of, who
 from circus_failover.words import AccountState, Phase
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from circus_failover.policy.accounts import Known
     from circus_failover.supervisor import Supervisor
 
@@ -191,6 +192,8 @@ def table(accounts: Sequence[dict[str, Any]], now: float) -> str:
         accounts: as `shown` gives them.
         now: epoch seconds, which countdowns are from.
     """
+    from rich.text import Text
+
     from circus_failover import screen
 
     rows = [
@@ -223,6 +226,8 @@ def _resets(until: float | None, now: float) -> str:
 
 
 def _headroom(account: dict[str, Any]) -> Text:
+    from rich.text import Text
+
     left = account["headroom"]
     if left is None:
         return Text("-")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from circus.exc import ConflictError, MessageError
 
-from circus_failover.agent import BEING_REMOVED
 from circus_failover.store import StoreError
 from circus_failover.words import IntentAction, ParkedBy, Phase
 
@@ -145,6 +144,9 @@ class Ending:
                 return held.bring_up.verdict(agent)
             await agent.next_change(0.5)
         if agent.removed:
+            # failoverctl imports this module too, and starts often: what circusd alone needs is imported there.
+            from circus_failover.agent import BEING_REMOVED
+
             return refused(agent, BEING_REMOVED)
         if agent.forgotten:
             return refused(agent, f"{_UNNAMED}, and it is not brought back until one does")

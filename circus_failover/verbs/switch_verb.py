@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 from circus.commands.base import Command
 from circus.exc import ArgumentError, MessageError
 
-from circus_failover import limits
 from circus_failover.problems import describe
 from circus_failover.store import StoreError
-from circus_failover.switch_checks import account_now
 from circus_failover.verbs.answers import PLAIN_WAIT_SECS, WAIT_SECS, answer, begin, refused, verdict_lines
 from circus_failover.verbs.selection import agents_named, supervisor_of, who
 
@@ -110,6 +108,9 @@ def _target(held: Supervisor, agent: Agent, to: str | None) -> tuple[str | None,
 
     Without one the last entry says why.
     """
+    from circus_failover import limits
+    from circus_failover.switch_checks import account_now
+
     if to is not None:
         return to, []
     choice, current = limits.choose(held, agent, failing=True), account_now(agent)

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -326,6 +327,11 @@ def test_it_tells_how_much_is_used_where_nobody_has_a_status_line_of_his_own(
         (tmp_path / place).write_text("{broken")
     assert "statusLine" not in str(lab.runtime.fresh(using, OTHER)), "what is unreadable may be a status line"
     assert lab.runtime.fresh(agent(lab, account=False), OTHER) == ("claude", "--session-id", OTHER)
+
+
+def test_settings_that_the_command_itself_gives_are_not_replaced_by_a_status_line(lab: Lab) -> None:
+    command = ("claude", "--settings", "/mine.json")
+    assert lab.runtime.fresh(replace(agent(lab), command=command), OTHER) == (*command, "--session-id", OTHER)
 
 
 def test_what_its_status_line_reported_in_this_launch_is_how_much_is_used(lab: Lab) -> None:

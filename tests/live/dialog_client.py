@@ -70,7 +70,7 @@ LOGIN = f"""\
 """
 NEWS = f"""\
 {LINE}
-  Something new wants to be agreed to
+  Something new wants to be agreed to for sk-ant-...Marker0123456789
 """
 SCREENS = {
     "trust": (TRUST, ("No, exit", "Yes, I trust this folder"), 0),

@@ -177,7 +177,9 @@ def test_a_dialog_that_nobody_knows_is_shown_when_the_time_is_over(fleet: Fleet,
     fleet.start()
     done = fleet.ctl("wake", "bob")
     assert done.code == 3 and "not ready within 1.5 s" in done.err, done
-    assert "Something new wants to be agreed to / ❯ Leave / Agree" in fleet.view("bob")["reason"]
+    said = "Something new wants to be agreed to for [key] / ❯ Leave / Agree"
+    assert said in done.err and said in fleet.view("bob")["reason"]
+    assert "Marker" not in (fleet.state / "lifecycle.log").read_text(), "what may be a key goes no further"
     assert asking.keys == []
 
 
