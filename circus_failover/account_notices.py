@@ -76,7 +76,7 @@ def all_exhausted(runtime: str, accounts: Sequence[Known]) -> Due:
     earliest = f"; the first resets at {timestamp(first)}" if first is not None else ""
     return Due(
         NoticeKind.ALL_LIMITED,
-        f"every account of the runtime {runtime} has reached a limit: {names}{earliest}",
+        f"no account of the runtime {runtime} can be used: {names}{earliest}",
         f"runtime {runtime}",
         None,
         {"runtime": runtime, "accounts": [one.name for one in accounts], "resets_at": first},

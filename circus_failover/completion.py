@@ -86,8 +86,8 @@ def _asked(endpoint: str | None, verb: str, key: str) -> list[dict[str, Any]]:
 
 
 def _harmless(found: Iterable[object], pattern: re.Pattern[str]) -> list[str]:
-    """Return what a shell may see: what could not be such a name is not passed on."""
-    return [name for name in map(str, found) if pattern.fullmatch(name)]
+    """Return what a shell may see: what is no name, or could not be such a one, is not passed on."""
+    return [name for name in found if isinstance(name, str) and pattern.fullmatch(name)]
 
 
 def script(shell: str, commands: Mapping[str, Any]) -> str:

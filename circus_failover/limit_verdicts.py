@@ -67,9 +67,18 @@ def _situation(held: Supervisor, agent: Agent, seen: Census, now: float) -> Situ
     settings, row, account = agent.settings, agent.row, account_now(agent)
     # Which account a session uses that somebody else has started is not known.
     foreign = agent.phase is Phase.UP and row.launch is None
+    ending = agent.action is not None or row.switching is not None or agent.waking
     if settings is None or account is None or foreign:
         nothing = Choice(None, "no account of it is known")
-        return Situation(agent.identity, agent.phase, None, OnLimit.NOTIFY, nothing, observed=agent.observed)
+        # Settings that cannot be used just now say nothing about its account.
+        held_before = settings is not None and agent.problems is None and held_for_limit(agent)
+        return Situation(
+            *(agent.identity, agent.phase, None, OnLimit.NOTIFY, nothing),
+            observed=agent.observed,
+            stay_stopped=row.stay_stopped,
+            ending=ending,
+            held_for_limit=held_before,
+        )
     known, state, health = held.accounts.known(account), agent.state(), agent.health()
     fault = health.fault if state is not None else None
     failing = fault is not None and (
@@ -93,7 +102,7 @@ def _situation(held: Supervisor, agent: Agent, seen: Census, now: float) -> Situ
         choice=chosen,
         observed=agent.observed,
         stay_stopped=row.stay_stopped,
-        ending=agent.action is not None or row.switching is not None or agent.waking,
+        ending=ending,
         held_for_limit=for_limit,
         limited_until=row.limited_until,
         waited_for=_just_reset(held.accounts.known(chosen.account or account), now),
@@ -123,14 +132,14 @@ def _just_reset(known: Known, now: float) -> bool:
 
 
 def _attached(agent: Agent) -> bool:
-    """Say whether somebody is known to look at an agent."""
+    """Say whether somebody may look at an agent: also where tmux does not tell, since nothing urges it."""
     row = agent.row
     if row.socket is None or row.session is None or agent.wedged:
-        return False
+        return True
     try:
         return idle_evidence.clients(Path(row.socket), row.session, HOOK_TIMEOUT_SECS).attached > 0
     except tmux.TmuxError:
-        return False
+        return True
 
 
 def carry_out(held: Supervisor, agent: Agent, what: LimitVerdict, who: str) -> None:
@@ -156,10 +165,10 @@ def carry_out(held: Supervisor, agent: Agent, what: LimitVerdict, who: str) -> N
             "hold",
             {"until": what.until, "reason": what.reason},
             limited_until=what.until,
-            reason=limits.held_reason(held, agent, what.reason),
+            reason=limits.held_reason(held, agent, what.reason, what.choice),
         )
     elif action is LimitAction.HOLD:
-        reason = limits.held_reason(held, agent, what.reason)
+        reason = limits.held_reason(held, agent, what.reason, what.choice)
         held.endings.end(agent, IntentAction.LIMIT, who, reason, ParkedBy.LIMIT, {_UNTIL: what.until})
     elif action is LimitAction.PARK:
         held.endings.end(agent, IntentAction.LIMIT, who, what.reason, ParkedBy.LIMIT, {_UNTIL: None})

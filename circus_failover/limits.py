@@ -252,15 +252,9 @@ def held_reason(held: Supervisor, agent: Agent, reason: str, found: Choice | Non
     settings = agent.settings
     if account is None or settings is None:
         return reason
-    free = found.account if found is not None and found.account != account else None
-    others = [
-        one.name
-        for one in settings.settings.accounts
-        if one.runtime == settings.runtime and one.name != account
-    ]
     remedies = []
-    if others:
-        remedies.append(f"`failoverctl switch {agent.identity} --to {free or others[0]}` moves it")
+    if found is not None and found.account not in (None, account):
+        remedies.append(f"`failoverctl switch {agent.identity} --to {found.account}` moves it")
     if held.accounts.known(account).state is AccountState.CREDENTIALS:
         remedies.append(f"log in there, then `failoverctl accounts check {account}`")
     else:

@@ -323,6 +323,7 @@ class Switches:
             agent, "switch", fields, durable=True, must=True, switching=before, **on_account(agent, to)
         )
         self.now_on(agent)
+        crashpoint.reached("switch-entered")
 
     def given_up(self, agent: Agent, step: str = "conversation") -> None:
         """Nothing was launched, nor is to be: one that was entered for another account stays where it was.

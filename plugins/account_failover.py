@@ -146,10 +146,12 @@ class AccountFailover(FailoverPlugin):
     def _concerns(self, row: AgentRow, scene: _Scene) -> bool:
         """Say whether something may have to be done about an agent, as far as the store tells."""
         policy = agent_policy(row.policy)
-        if policy is None or policy.observed or policy.account is None or not row.declared:
+        if policy is None or policy.observed or not row.declared:
             return False
         if row.phase == Phase.HELD:
             return row.cause == str(Cause.LIMITED)
+        if policy.account is None:
+            return False
         return row.phase == Phase.UP and (_hindered(row, policy, scene) or _nearly_full(row, policy, scene))
 
     def _may_have_changed(self, row: AgentRow, scene: _Scene) -> bool:

@@ -240,6 +240,9 @@ def test_who_is_held_is_asked_about_when_its_time_has_come_or_something_has_chan
     ground.put(ground.held("a", 600, on_limit="wait"))
     tick(plugin, ground)
     assert plugin.about() == ["a"], "its settings are others"
+    ground.put(ground.held("a", 600, account=None))
+    tick(plugin, ground)
+    assert plugin.about() == ["a"], "no account limits it any more"
     ground.put(ground.held("a", -1))
     tick(plugin, ground)
     tick(plugin, ground)

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from circus.exc import ArgumentError
 
-from circus_failover import account_rows, agent_health, process_table
+from circus_failover import account_checks, account_rows, agent_health, process_table
+from circus_failover.account_checks import Checked
 from circus_failover.accounts import Accounts
 from circus_failover.agent import Agent
 from circus_failover.agent_health import Look, Seen
@@ -139,6 +140,7 @@ def test_a_limit_that_one_agent_sees_is_known_of_its_account_at_once_and_to_the_
         "limited",
     )
     assert (line["was"], line["limit"], line["identity"]) == ("unknown", "5-hour", "bob")
+    assert (line["source"], known.source) == ("transcript", "transcript")
 
 
 def test_what_is_seen_is_about_the_account_of_the_launch_whatever_the_next_one_will_be_on(
@@ -269,7 +271,7 @@ def test_a_limit_is_told_once_while_it_lasts_and_all_of_them_once_until_one_is_a
     everything = [("limited", "account one"), ("limited", "account two"), ("all-limited", "runtime codex")]
     assert kinds == everything
     assert (
-        "every account of the runtime codex has reached a limit: one, two; the first resets at"
+        "no account of the runtime codex can be used: one, two; the first resets at"
         in (held.noticed()[-1][2])
     )
     held.look("eve", limit(8, 7200.0))
@@ -347,6 +349,37 @@ def test_circusd_sees_by_itself_that_a_login_was_mended_and_a_person_may_say_so(
     assert (known.state, known.text, known.source) == (UNKNOWN, "accepted by pat", "check")
 
 
+def test_circusd_looks_at_a_login_once_for_each_change_of_its_file(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    really = account_checks.check
+
+    def check(supervisor: Any, account: Account, known: Known, *, accept: bool) -> Checked:
+        looked.append(account.name)
+        return really(supervisor, account, known, accept=accept)
+
+    monkeypatch.setattr(account_checks, "check", check)
+    held.log_in(ago=60)
+    held.look("bob", failed(LOGIN, State.WAITING, ago=30))
+    held.accounts.tick()
+    assert not looked, "it was there when it failed"
+    path = held.homes["one"] / "auth.json"
+    path.write_text("{}")
+    for ago in (20, 20, 10, 10):
+        os.utime(path, (time.time() - ago, int(held.accounts.known("one").seen_at or 0) + 30 - ago))
+        held.accounts.tick()
+    assert looked == ["one", "one"] and held.accounts.exhausted("one")
+
+
+def test_a_reset_that_clients_round_differently_is_not_told_again(held: Held) -> None:
+    for secs in (600.0, 605.0, 590.0):
+        held.look("bob", limit(ago=600 - secs / 2, secs=secs))
+    assert len(held.lines()) == 1
+    held.look("bob", limit(ago=1, secs=900.0))
+    assert len(held.lines()) == 2
+
+
 def test_what_is_forgotten_is_learned_again_only_when_it_is_said_anew(held: Held) -> None:
     held.look("bob", limit(10))
     assert held.accounts.forget("one", "pat").text == "forgotten by pat"
@@ -408,6 +441,20 @@ def test_accounts_are_shown_with_countdowns_bars_and_who_runs_on_them(held: Held
     assert "available" in two and "███░░░░░░░ 32% of weekly" in two and "opus limited for" in two
     text = accounts_verb.Accounts().console_msg({"status": "ok", "accounts": []})
     assert "no account is configured" in text
+
+
+def test_names_that_clients_gave_cannot_steer_a_terminal_and_a_reset_that_nobody_knows_is_said(
+    held: Held,
+) -> None:
+    escape = "\x1b]0;x\x07"
+    held.look("bob", limit(secs=None, window=escape))
+    held.look("bob", limit(window=f"{escape}2", model_only=True))
+    held.agents["tom"] = held.agent("tom", "two")
+    held.look("tom", IDLE, usage=(Usage(escape, 0.5, None, time.time()),))
+    shown = accounts_verb.shown(held, held.accounts.all())  # type: ignore[arg-type]
+    text = accounts_verb.table(shown, time.time())
+    assert "\x1b" not in text and text.count("\\x1b]0;x") == 3
+    assert "unknown" in text.splitlines()[2]
 
 
 def test_what_the_store_holds_is_read_as_it_was_written_and_what_makes_no_sense_is_left_out() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -163,6 +166,7 @@ def test_the_gate_lets_pass_who_goes_on_elsewhere_is_on_its_way_or_may_fail_ther
     case.limit("two", "three", secs=60)
     refused = limits.hindrance(case.held, case.agent)
     assert refused is not None and "two: limited, resets" in refused.reason
+    assert "failoverctl switch" not in refused.reason, "that would be refused, too"
     assert not limits.moves(case.held, case.agent)
     assert 60 < limits.refused(case.held, case.agent)["limited_until"] - time.time() < 66, "the earliest"
     case.row(switching="two")
@@ -311,6 +315,34 @@ def test_before_the_wall_it_moves_only_idle_without_work_and_for_more_headroom(c
     assert case.verdict().action is LimitAction.LEAVE
 
 
+def test_before_the_wall_nobody_is_moved_at_whom_somebody_looks_or_of_whom_that_cannot_be_told(
+    case: Case, tmp_path: Path
+) -> None:
+    def verdict() -> LimitAction:
+        return limit_verdicts.verdict(case.held, case.agent).action
+
+    case.configure(switch_at="80")
+    case.does(State.IDLE)
+    case.learn("one", AccountState.AVAILABLE, usage=(Usage("weekly", 0.9, None, case.now),))
+    socket = Path(tempfile.mkdtemp(prefix="cf-", dir="/tmp")) / "s"
+    tmux = ["env", "-u", "TMUX", "tmux", "-f", "/dev/null", "-S", str(socket)]
+    case.row(socket=str(socket), session="bob")
+    assert case.verdict().action is LimitAction.SWITCH and verdict() is LimitAction.LEAVE, "no server answers"
+    try:
+        subprocess.run([*tmux, "new-session", "-d", "-s", "bob", "sleep 60"], check=True, timeout=10)
+        assert verdict() is LimitAction.SWITCH
+        with subprocess.Popen(
+            [*tmux, "-C", "attach", "-t", "=bob"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as client:
+            assert client.stdout is not None and client.stdout.readline()
+            assert verdict() is LimitAction.LEAVE
+            client.communicate(b"detach\n", timeout=10)
+        assert verdict() is LimitAction.SWITCH
+    finally:
+        subprocess.run([*tmux, "kill-server"], timeout=10)
+        shutil.rmtree(socket.parent)
+
+
 def test_who_is_held_is_woken_at_its_time_or_when_something_else_can_be_used_before(case: Case) -> None:
     case.limit("one", "two", "three")
     case.row(phase="held", cause="limited", limited_until=case.now + 700, pid=None)
@@ -324,6 +356,12 @@ def test_who_is_held_is_woken_at_its_time_or_when_something_else_can_be_used_bef
     case.limit("two")
     found = case.verdict()
     assert found.action is LimitAction.HOLD and found.until is not None and found.until > case.now + 600
+    # Its section names no account any more; while its settings cannot be used that says nothing.
+    assert case.agent.settings is not None
+    case.agent.settings = replace(case.agent.settings, account=None, configured_account=None)
+    assert case.verdict().action is LimitAction.WAKE
+    case.agent.problems = "failover.yaml cannot be read"
+    assert case.verdict().action is LimitAction.LEAVE
     case.row(cause="crash-loop")
     assert case.verdict().action is LimitAction.LEAVE
 

@@ -167,7 +167,7 @@ def test_a_reader_that_goes_away_leaves_agents_behind_and_that_is_no_success(
 ) -> None:
     circusd = Circusd()
     client = SimpleNamespace(endpoint="ipc:///nobody", call=circusd.ask)
-    agents = [view("a1"), view("a2"), view("a3")]
+    agents: list[mass_switch.View] = [view("a1"), view("a2"), view("a3")]
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as out:

@@ -430,6 +430,12 @@ def test_bash_completes_what_the_place_asks_for(tmp_path: Path, words: str, foun
     assert set(printed) & set(completion.ASKED) == set(found) & set(completion.ASKED)
 
 
+def test_an_agent_in_no_pool_gives_the_pools_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    agents = [{"identity": "bob", "pool": None}, {"identity": "eve", "pool": "crew"}]
+    monkeypatch.setattr(completion, "_asked", lambda endpoint, verb, key: agents)
+    assert completion.pools(None) == ["crew"] and completion.names(None) == ["bob", "eve"]
+
+
 def test_every_state_can_be_asked_for() -> None:
     for state in work_verbs.STATES:
         Work().message(**{**LISTED, "state": state})

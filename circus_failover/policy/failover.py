@@ -5,12 +5,13 @@ in, and one that is idle, with an assignment or tasks, on an account that is exh
 
 | agent | action |
 |---|---|
-| observed, or without an account | leave |
+| observed | leave |
 | stopped by an operator, or an end of it is under way | leave |
+| held for a limit, and without an account since then | wake |
 | held for a limit; an account can be used, and its time has come or nobody waited for that one | wake |
 | held for a limit, and its time has not come | leave |
 | held for a limit otherwise | hold |
-| not up | leave |
+| not up, or without an account | leave |
 | in a tmux server that does not answer, stuck, or nobody knows what it does | leave |
 | limited, by a limit of one model | leave |
 | working, or waiting for a person, but for a login | leave |
@@ -93,7 +94,7 @@ class Situation:
     pool_work: bool = False
     """Work waits that it could be given."""
     attached: bool = False
-    """Somebody looks at it."""
+    """Somebody looks at it, or that cannot be told."""
     switch_at: int = 0
     """Per cent; 0: never."""
     used: float | None = None
@@ -125,8 +126,6 @@ def decide(one: Situation, now: float) -> LimitVerdict:
     """
     if one.observed or one.phase is Phase.OBSERVED:
         return _leave("observed: watched and shown only")
-    if one.account is None:
-        return _leave("no account of it is known")
     if one.stay_stopped or one.phase is Phase.STOPPED:
         return _leave("an operator stopped it")
     if one.ending or one.phase is Phase.STOPPING:
@@ -135,6 +134,8 @@ def decide(one: Situation, now: float) -> LimitVerdict:
         return _held(one, now)
     if one.phase is not Phase.UP:
         return _leave(f"it is {one.phase}")
+    if one.account is None:
+        return _leave("no account of it is known")
     if one.state in (None, State.WEDGED, State.UNKNOWN, State.STUCK):
         return _leave(f"it is {one.state or State.UNKNOWN}")
     if one.failing and one.model_only:
@@ -164,6 +165,8 @@ def held_until(identity: str, reset: float | None, now: float) -> float:
 
 
 def _held(one: Situation, now: float) -> LimitVerdict:
+    if one.account is None:
+        return LimitVerdict(LimitAction.WAKE, "its section names no account any more: nothing limits it")
     due = one.limited_until is None or one.limited_until <= now
     switches = one.on_limit is OnLimit.SWITCH
     usable = one.choice.account if switches else None if one.exhausted else one.account
@@ -215,7 +218,7 @@ def _before_the_wall(one: Situation) -> LimitVerdict:
     if one.work:
         return _leave(f"{what}; it has work")
     if one.attached:
-        return _leave(f"{what}; somebody looks at it")
+        return _leave(f"{what}; somebody looks at it, or that cannot be told")
     if one.better is None or one.better.account in (None, one.account):
         return _leave(f"{what}; {one.better.reason if one.better is not None else 'no other was looked for'}")
     return _switch(one, what, one.better)

@@ -200,8 +200,8 @@ def table(accounts: Sequence[dict[str, Any]], now: float) -> str:
         (
             one["name"],
             one["runtime"],
-            Text(_state(one), style=STYLES.get(AccountState(one["state"]), "")),
-            _resets(one["until"], now),
+            Text(screen.plain(_state(one)), style=STYLES.get(AccountState(one["state"]), "")),
+            _resets(one, now),
             _headroom(one),
             _agents(one),
             screen.ago(one["seen_at"], now),
@@ -219,14 +219,19 @@ def _state(account: dict[str, Any]) -> str:
     return f"{state}: {account['limit']}" if account["limit"] else state
 
 
-def _resets(until: float | None, now: float) -> str:
+def _resets(account: dict[str, Any], now: float) -> str:
     from circus_failover import screen
 
-    return "-" if until is None else f"{screen.duration(until - now)} ({screen.clock(until, now)})"
+    until = account["until"]
+    if until is None:
+        return "unknown" if account["state"] == AccountState.LIMITED else "-"
+    return f"{screen.duration(until - now)} ({screen.clock(until, now)})"
 
 
 def _headroom(account: dict[str, Any]) -> Text:
     from rich.text import Text
+
+    from circus_failover import screen
 
     left = account["headroom"]
     if left is None:
@@ -235,7 +240,7 @@ def _headroom(account: dict[str, Any]) -> Text:
     tight = max(account["usage"], key=lambda use: use["used"], default=None)
     window = f" of {tight['window']}" if tight is not None and account["state"] != "limited" else ""
     style = "red" if left <= TIGHT else "yellow" if left <= LOW else "green"
-    return Text(f"{'█' * full}{'░' * (BAR - full)} {left:.0%}{window}", style=style)
+    return Text(screen.plain(f"{'█' * full}{'░' * (BAR - full)} {left:.0%}{window}"), style=style)
 
 
 def _agents(account: dict[str, Any]) -> str:

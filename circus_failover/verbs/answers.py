@@ -144,7 +144,7 @@ class Ending:
                 return held.bring_up.verdict(agent)
             await agent.next_change(0.5)
         if agent.removed:
-            # failoverctl imports this module too, and starts often: what circusd alone needs is imported there.
+            # failoverctl imports this module too, and starts often: what only circusd needs is imported here.
             from circus_failover.agent import BEING_REMOVED
 
             return refused(agent, BEING_REMOVED)

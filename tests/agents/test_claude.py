@@ -329,7 +329,10 @@ def test_it_tells_how_much_is_used_where_nobody_has_a_status_line_of_his_own(
     assert lab.runtime.fresh(agent(lab, account=False), OTHER) == ("claude", "--session-id", OTHER)
 
 
-def test_settings_that_the_command_itself_gives_are_not_replaced_by_a_status_line(lab: Lab) -> None:
+def test_settings_that_the_command_itself_gives_are_not_replaced_by_a_status_line_and_others_stay(
+    lab: Lab,
+) -> None:
+    assert "--settings" in lab.runtime.fresh(agent(lab, "--model opus"), OTHER)
     command = ("claude", "--settings", "/mine.json")
     assert lab.runtime.fresh(replace(agent(lab), command=command), OTHER) == (*command, "--session-id", OTHER)
 

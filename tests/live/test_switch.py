@@ -13,6 +13,8 @@ from circus_failover.records import AgentRow
 from circus_failover.words import NoticeKind
 from tests.live.account_fleet import CLIENT, AccountFleet
 from tests.live.fleet import Fleet, alive, wait_for
+from tests.live.test_accounts import SECRET
+from tests.live.test_accounts import told as everything_told
 
 TURN = "a long turn"
 AGENT = "bob"
@@ -68,7 +70,10 @@ def client(fleet: Fleet) -> str:
 
 
 def test_a_turn_that_is_cut_off_goes_on_once_on_the_other_account_and_stays_there(fleet: Fleet) -> None:
-    accounts = AccountFleet(fleet)
+    keys = fleet.folder / "both.env"
+    keys.write_text(f"GATEWAY_KEY={SECRET}\n")
+    keys.chmod(0o600)
+    accounts = AccountFleet(fleet, env_file=str(keys))
     accounts.agent(AGENT)
     accounts.agent("zoe")
     accounts.agent("eve")
@@ -96,6 +101,10 @@ def test_a_turn_that_is_cut_off_goes_on_once_on_the_other_account_and_stays_ther
     assert (row(fleet).switching, row(fleet).interrupted) == (None, None)
     again = switch(fleet, "two")
     assert again["already"] and again["generation"] == 2
+    logins = [(home / ".credentials.json").read_text() for home in accounts.homes.values()]
+    assert all("sk-ant-oat01-offline-" in login for login in logins) and logins[0] != logins[1]
+    read = everything_told(fleet, AGENT) + repr((refused, done, again))
+    assert conversation in read and "oat01-offline" not in read and SECRET not in read
 
     # Where nothing was said yet, nothing can be resumed: it begins anew there.
     anew = switch(fleet, "two", "eve")
@@ -171,6 +180,36 @@ def test_a_step_that_fails_leaves_it_parked_on_its_old_account_and_counts_as_no_
     assert accounts.account_of(AGENT) == "one" and len(accounts.transcripts()) == 1
     assert row(fleet).loop == "closed" and len(told(fleet, NoticeKind.SWITCH_FAILED)) == 3
     assert told(fleet, NoticeKind.HELD, NoticeKind.GIVEN_UP) == []
+
+
+def test_what_its_files_say_by_now_counts_and_no_switch_leads_back_to_where_it_was(fleet: Fleet) -> None:
+    accounts = AccountFleet(fleet, "one", "two", "three")
+    accounts.agent(AGENT, client=client(fleet), failover__stop_secs="1")
+    (accounts.homes["one"] / "stubborn").touch()
+    fleet.start()
+    (view,) = fleet.await_up(AGENT)
+    fleet.converse(AGENT)
+
+    # The account that it goes to is taken out of failover.yaml on the way.
+    ask(fleet, "two")
+    fleet.await_phase(AGENT, "stopping")
+    entries = fleet.settings["accounts"]
+    fleet.settings["accounts"] = [entry for entry in entries if entry["name"] != "two"]
+    fleet.write()
+    failed = fleet.await_phase(AGENT, "parked")
+    assert (failed["cause"], failed["account"], failed["switching_from"]) == ("switch-failed", "one", None)
+    assert "from one to two failed (gate): account: there is no account two" in failed["reason"]
+    assert [launch.account for launch in fleet.launches(AGENT)] == ["one"], "it was not launched back there"
+
+    # A switch is over for good when its section names another account, also when that names the first again.
+    fleet.settings["accounts"] = entries
+    fleet.write()
+    assert switch(fleet, "two")["account"] == "two"
+    for name in ("three", "one"):
+        fleet.sections[f"watcher:{AGENT}"]["failover.account"] = name
+        fleet.write()
+        fleet.call("reloadconfig")
+        assert fleet.view(AGENT)["account"] == name
 
 
 def by_hand(fleet: Fleet, home: Path, conversation: str) -> subprocess.Popen[bytes]:

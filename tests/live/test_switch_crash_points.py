@@ -8,6 +8,7 @@ from circus_failover import process_table
 from circus_failover.policy.continuing import GO_ON
 from tests.live.account_fleet import AccountFleet
 from tests.live.fleet import Fleet, wait_for
+from tests.live.test_account_failover import with_failover
 from tests.live.test_switch import AGENT, TURN, ask, client, in_a_turn, row, steps
 
 
@@ -67,6 +68,29 @@ def test_workers_die_too_and_a_launch_that_fails_is_known_to_have_failed(fleet: 
     assert accounts.prompts(conversation) == ["hello", TURN, GO_ON]
     assert accounts.writers(conversation) == [("one", fleet.view(AGENT)["pid"])]
     assert len(accounts.transcripts()) == 1 and steps(fleet)[-1] == "failed"
+
+
+def test_one_that_was_held_comes_back_also_when_circusd_dies_right_before_its_launch_elsewhere(
+    fleet: Fleet,
+) -> None:
+    accounts = AccountFleet(fleet)
+    accounts.agent(AGENT)
+    with_failover(fleet)
+    fleet.start(crash_at="switch-entered")
+    (view,) = fleet.await_up(AGENT)
+    fleet.converse(AGENT)
+    accounts.limit("one")
+    accounts.limit("two")
+    fleet.type(AGENT, TURN)
+    there = fleet.await_phase(AGENT, "held")["account"]
+    other = "one" if there == "two" else "two"
+    accounts.lift(other)
+    fleet.call("accounts", action="forget", name=other)
+    fleet.crashed()
+    fleet.start()
+    wait_for("its turn goes on", lambda: f"finished: {TURN}" in accounts.answers(view["conversation"]))
+    assert accounts.account_of(AGENT) == other and row(fleet).switching is None
+    assert "refused" in steps(fleet), "what was entered before its death came to nothing"
 
 
 def worker_died(fleet: Fleet, tries: int) -> int:

@@ -263,6 +263,12 @@ def test_bad_credentials_are_not_over_by_themselves() -> None:
     assert exhausted(OUT, NOW + 10 * 365 * 86400)
 
 
+def test_the_newest_failure_of_a_login_is_what_a_new_login_has_to_be_newer_than() -> None:
+    found = learn(learn(NOTHING, told(LOGIN, 50), NOW), told(LOGIN, 20), NOW)
+    assert (found.state, found.since, found.seen_at) == (CREDENTIALS, NOW - 50, NOW - 20)
+    assert learn(found, told(LOGIN, 30), NOW) == found
+
+
 def test_what_was_seen_in_a_time_to_come_was_seen_before_the_clock_was_set_back() -> None:
     later = NOW + 7200
     hit = replace(HIT, until=None, seen_at=later)
@@ -278,6 +284,17 @@ def test_a_model_is_not_limited_any_more_after_its_reset() -> None:
     assert found.models and not current(found, OPUS.resets_at).models  # type: ignore[arg-type]
     again = learn(found, told(replace(OPUS, resets_at=NOW + 99), 5), NOW)
     assert again.models == (ModelLimit("opus", NOW + 99, NOW - 5),)
+
+
+def test_limits_of_several_models_are_each_known_with_the_newest_word_about_its_reset() -> None:
+    sonnet = replace(OPUS, window="sonnet", resets_at=NOW + 50)
+    both = learn(learn(NOTHING, told(OPUS, 20), NOW), told(sonnet, 10), NOW)
+    assert [(one.name, one.until) for one in both.models] == [("opus", NOW + 86400), ("sonnet", NOW + 50)]
+    assert learn(both, told(replace(OPUS, resets_at=NOW + 7), 30), NOW) == both, "said before"
+    silent = learn(both, told(replace(OPUS, resets_at=None), 5), NOW)
+    assert silent.models[0] == ModelLimit("opus", NOW + 86400, NOW - 5), "a word without a reset takes none"
+    late = learn(learn(NOTHING, told(replace(OPUS, resets_at=None), 5), NOW), told(OPUS, 20), NOW)
+    assert late.models[0].until == NOW + 86400, "the only word about it counts, also when it is older"
 
 
 # -- checked and forgotten -----------------------------------------------------------------------------

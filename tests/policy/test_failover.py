@@ -56,13 +56,17 @@ def table() -> list[list[str]]:
 
 # The first words of each line of the table, and agents to which exactly that line applies.
 EXAMPLES: dict[str, list[Situation]] = {
-    "observed": [replace(LIMITED, observed=True), replace(HELD, account=None), replace(FULL, observed=True)],
+    "observed": [replace(LIMITED, observed=True), replace(HELD, observed=True), replace(FULL, observed=True)],
     "stopped": [
         replace(HELD, stay_stopped=True),
         replace(LIMITED, phase=Phase.STOPPED),
         replace(LIMITED, ending=True),
         replace(HELD, ending=True),
         replace(LIMITED, phase=Phase.STOPPING),
+    ],
+    "held for a limit, and without": [
+        replace(HELD, account=None),
+        replace(HELD, account=None, on_limit=OnLimit.WAIT, limited_until=RESET),
     ],
     "held for a limit; an account": [
         replace(HELD, choice=TO_B),
@@ -82,7 +86,7 @@ EXAMPLES: dict[str, list[Situation]] = {
         replace(HELD, limited_until=None),
         replace(HELD, on_limit=OnLimit.WAIT, choice=TO_B),
     ],
-    "not up": [replace(LIMITED, phase=phase) for phase in PHASES_OUT],
+    "not up": [*(replace(LIMITED, phase=phase) for phase in PHASES_OUT), replace(LIMITED, account=None)],
     "in a tmux server": [
         replace(LIMITED, state=state) for state in (None, State.WEDGED, State.UNKNOWN, State.STUCK)
     ],
@@ -150,7 +154,8 @@ def test_every_line_of_the_table_has_examples_in_its_order() -> None:
 def test_the_table_says_what_happens_to_an_agent(row: int, one: Situation) -> None:
     verdict = decide(one, NOW)
     assert str(verdict.action) == table()[row][1] and verdict.reason
-    assert (verdict.to is not None) == (verdict.action in (LimitAction.SWITCH, LimitAction.WAKE))
+    goes = verdict.action in (LimitAction.SWITCH, LimitAction.WAKE) and one.account is not None
+    assert (verdict.to is not None) == goes
     assert (verdict.until is not None) == (verdict.action is LimitAction.HOLD)
 
 
