@@ -208,6 +208,9 @@ class Switches:
         if settings is None or settings.account is None or agent.problems is not None:
             self.failed(agent, "settings", agent.problems or "its settings cannot be used")
             return
+        if agent.observed:
+            self.failed(agent, "settings", "it is observed by now: watched and shown, never started")
+            return
         lost = switch_checks.not_there(agent, settings.account, row.parked_conversation)
         if lost is not None:
             self.failed(agent, "conversation", lost)

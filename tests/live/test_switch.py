@@ -57,6 +57,13 @@ def in_a_turn(fleet: Fleet, secs: int = 60, name: str = AGENT) -> None:
     fleet.await_screen(name, "working")
 
 
+def await_failed(fleet: Fleet) -> dict[str, Any]:
+    """Wait until a switch has failed: on its way an agent is parked too."""
+    return wait_for(
+        "its switch has failed", lambda: (v := fleet.view(AGENT))["cause"] == "switch-failed" and v
+    )
+
+
 def client(fleet: Fleet) -> str:
     """Return a client that crashes, or takes its time, or ignores SIGTERM, where its home has such a file."""
     path = fleet.work / "client.sh"
@@ -167,7 +174,7 @@ def test_a_step_that_fails_leaves_it_parked_on_its_old_account_and_counts_as_no_
     (accounts.homes["one"] / "stubborn").unlink()
     ask(fleet, "two")
     other = by_hand(fleet, accounts.homes["two"], conversation)
-    failed = fleet.await_phase(AGENT, "parked")
+    failed = await_failed(fleet)
     assert (
         failed["cause"] == "switch-failed"
         and f"(lease): conversation-in-use: conversation {conversation}" in (failed["reason"])
@@ -196,14 +203,27 @@ def test_what_its_files_say_by_now_counts_and_no_switch_leads_back_to_where_it_w
     entries = fleet.settings["accounts"]
     fleet.settings["accounts"] = [entry for entry in entries if entry["name"] != "two"]
     fleet.write()
-    failed = fleet.await_phase(AGENT, "parked")
+    failed = await_failed(fleet)
     assert (failed["cause"], failed["account"], failed["switching_from"]) == ("switch-failed", "one", None)
     assert "from one to two failed (gate): account: there is no account two" in failed["reason"]
     assert [launch.account for launch in fleet.launches(AGENT)] == ["one"], "it was not launched back there"
 
-    # A switch is over for good when its section names another account, also when that names the first again.
+    # It is only to be observed from now on.
     fleet.settings["accounts"] = entries
     fleet.write()
+    assert fleet.call("wake", name=AGENT, waiting=True)["status"] == "ok"
+    ask(fleet, "two")
+    fleet.await_phase(AGENT, "stopping")
+    fleet.sections[f"watcher:{AGENT}"]["failover.mode"] = "observe"
+    fleet.write()
+    fleet.call("reloadconfig")
+    failed = await_failed(fleet)
+    assert "(settings): it is observed by now" in failed["reason"] and failed["switching_from"] is None
+    del fleet.sections[f"watcher:{AGENT}"]["failover.mode"]
+    fleet.write()
+    fleet.call("reloadconfig")
+
+    # A switch is over for good when its section names another account, also when that names the first again.
     assert switch(fleet, "two")["account"] == "two"
     for name in ("three", "one"):
         fleet.sections[f"watcher:{AGENT}"]["failover.account"] = name
