@@ -68,9 +68,9 @@ def test_a_key_that_a_client_quotes_goes_no_further(key: str) -> None:
 
 
 def test_what_a_client_asks_about_a_key_goes_no_further_and_a_long_name_of_a_folder_does() -> None:
-    asks = f"to trust /work/{'long-' * 12}name with sk-ant-...aB3_aB3_aB3_aB3_aB3_"
+    asks = f"to trust /srv/{'long-' * 12}name with sk-ant-...aB3_aB3_aB3_aB3_aB3_"
     said = agent_health.plain(replace(WAITING, what=asks, evidence=f"screen: {asks}"))
-    assert said["what"] == f"to trust /work/{'long-' * 12}name with [key]"
+    assert said["what"] == f"to trust /srv/{'long-' * 12}name with [key]"
     assert said["evidence"] == f"screen: {said['what']}"
 
 
