@@ -86,7 +86,7 @@ class Recovering:
                 orphanings=row.orphanings,
                 task=TaskState(task.state) if task is not None else None,
                 # Settings that cannot be read just now are no reason to take work away.
-                owner_known=agent is not None and not getattr(agent.watcher, "failover_removed", False),
+                owner_known=agent is not None and not agent.removed,
                 owner_phase=agent.phase if agent is not None else Phase.DOWN,
                 owner_stay_stopped=agent is not None and agent.row.stay_stopped,
                 owner_observed=agent is not None and agent.observed,
