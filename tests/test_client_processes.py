@@ -34,7 +34,9 @@ def process(name: str, code: str = "", **variables: str) -> Iterator[int]:
 
 
 def pids(home: Path, runtime: str = "claude") -> list[int]:
-    return [user.pid for user in client_processes.users(home, runtime)]
+    """Return who has a home in use; not other tests' clients that are just begun, which may have any home."""
+    found = client_processes.users(home, runtime)
+    return [user.pid for user in found if "cannot be told" not in str(user)]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.live.account_fleet import AccountFleet
 from tests.live.fleet import BIN, Fleet, wait_for
+from tests.live.test_canary_verbs import heed_signals
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -57,6 +58,7 @@ def test_a_mass_switch_is_shown_first_may_be_interrupted_and_is_completed_by_run
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_signals,
     )
     with client:
         wait_for(
