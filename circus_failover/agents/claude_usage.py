@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from circus_failover.agents import claude_transcript
 from circus_failover.agents.claude_files import load, mapping, seconds
 from circus_failover.policy.accounts import Usage
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 EVENT = "StatusLine"
 """What the reporter is told that it reports."""
-WINDOWS = {"five_hour": "5-hour", "seven_day": "weekly"}
-"""The client's names of windows, in the words of `policy.usage_limits`."""
+WINDOWS = {name: claude_transcript.WINDOWS[name] for name in ("five_hour", "seven_day")}
+"""The windows that it tells, in the words of `policy.usage_limits`."""
 MOST = 10.0
 """More than ten times a window is no share of it."""
 _SETTINGS = "--settings"

@@ -40,6 +40,16 @@ def real(fleet: Fleet, clients: Clients, network: Network, mock: Mock) -> RealFl
     return RealFleet(fleet, clients, network, mock)
 
 
+def two_accounts(
+    real: RealFleet, claude_home: Callable[..., ClaudeHome], folder: Path
+) -> tuple[ClaudeHome, ClaudeHome]:
+    """Add two accounts of Claude Code that share their conversations, and return their homes."""
+    a, b = claude_home("a", shared=True), claude_home("b", shared=True)
+    real.account(a, folder / "shared")
+    real.account(b)
+    return a, b
+
+
 def accounts(fleet: Fleet) -> dict[str, dict[str, Any]]:
     """Return what `accounts` says, by name."""
     said = fleet.ctl("--json", "accounts")
@@ -97,10 +107,8 @@ def transcripts(folder: Path) -> list[Path]:
 def test_a_turn_that_a_limit_cuts_off_is_answered_on_another_account_in_the_same_conversation(
     real: RealFleet, claude_home: Callable[..., ClaudeHome], work: Path, folder: Path
 ) -> None:
-    fleet, a, b = real.fleet, claude_home("a", shared=True), claude_home("b", shared=True)
-    gate = folder / "gate"
-    real.account(a, folder / "shared")
-    real.account(b)
+    fleet, gate = real.fleet, folder / "gate"
+    a, b = two_accounts(real, claude_home, folder)
     real.agent("x", a, work, BYPASS)
     fleet.start()
     fleet.await_phase("x", "up", LONGEST_SECS)
@@ -151,9 +159,7 @@ def test_a_turn_that_a_limit_cuts_off_is_answered_on_another_account_in_the_same
 def test_whoever_is_killed_at_any_step_of_a_switch_no_turn_is_lost_or_doubled(
     real: RealFleet, claude_home: Callable[..., ClaudeHome], work: Path, folder: Path
 ) -> None:
-    fleet, here, there = real.fleet, claude_home("a", shared=True), claude_home("b", shared=True)
-    real.account(here, folder / "shared")
-    real.account(there)
+    fleet, (here, there) = real.fleet, two_accounts(real, claude_home, folder)
     real.agent("x", here, work, BYPASS)
     fleet.start()
     fleet.await_phase("x", "up", LONGEST_SECS)
@@ -225,9 +231,7 @@ def test_codex_goes_on_on_another_account_too(
 def test_an_account_that_is_nearly_used_up_is_left_between_two_tasks(
     real: RealFleet, claude_home: Callable[..., ClaudeHome], work: Path, folder: Path
 ) -> None:
-    fleet, a, b = real.fleet, claude_home("a", shared=True), claude_home("b", shared=True)
-    real.account(a, folder / "shared")
-    real.account(b)
+    fleet, (a, b) = real.fleet, two_accounts(real, claude_home, folder)
     real.agent("x", a, work, BYPASS, failover__switch_at="90")
     fleet.start()
     fleet.await_phase("x", "up", LONGEST_SECS)
