@@ -274,7 +274,13 @@ class Aftermath:
             await self.remove(agent)
             return
         if agent.phase is not Phase.UP:
-            await supervisor.turns.run(lambda: None if agent.watcher.is_stopped() else agent.watcher.stop())
+
+            def stop() -> Any:
+                # By this turn circusd's own start may have launched it anew, and that keeper is at work.
+                over = agent.watcher.is_stopped() or agent.row.generation != action.generation
+                return None if over else agent.watcher.stop()
+
+            await supervisor.turns.run(stop)
             agent.wake_waiters()
         if intent is IntentAction.RESTART:
             await supervisor.bring_up.start(agent, action.who)

@@ -98,6 +98,8 @@ class Agent:
     plan: KeeperPlan | None = None
     waking: bool = False
     """A wake is under way; another one waits for it."""
+    restoring: bool = False
+    """What was refused last was circusd's own start of it."""
     not_launched: tuple[Cause, str] | None = None
     """Why the start that was asked for just now launched nothing and changed nothing."""
     starting: Starting | None = None
@@ -136,6 +138,11 @@ class Agent:
         if self.problems is None and self.settings is not None:
             return self.settings.mode is Mode.OBSERVE
         return self.phase is Phase.OBSERVED if self.observe_wanted is None else self.observe_wanted
+
+    @property
+    def refused_by_silence(self) -> bool:
+        """Whether its last launch was refused since its tmux server did not answer."""
+        return (self.row.phase, self.row.cause) == (Phase.REFUSED, Cause.SERVER_WEDGED)
 
     @property
     def removed(self) -> bool:

@@ -6,6 +6,7 @@ creates the session; `proving` sees it become ready. No hook waits.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from functools import partial
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
 
 
+MUTE_SECS = 0.5
+"""Between two tries to start an agent whose tmux server did not answer the gate, which hardly waits."""
 READOPT_MAX_SECS = 60.0
 """At most so long between two tries to give a live agent its keeper again."""
 
@@ -303,6 +306,7 @@ class BringUps:
             Refused: always, so that Circus starts nothing.
         """
         self._forget_script(agent)
+        agent.restoring = asked is Asked.RESTORE
         said = Refused(f"{agent.identity} is refused ({verdict.cause}): {verdict.reason}")
         if agent.row.switching is not None and verdict.cause not in (Cause.CRASH_LOOP, Cause.GIVEN_UP):
             self._supervisor.switches.refused(agent, verdict)
@@ -538,8 +542,11 @@ class BringUps:
             ticket, agent.not_launched = Ticket(asked, who, wake, topic), None
             self._supervisor.roster.read_settings(agent)
             await self._supervisor.turns.hold("watcher_start", partial(self._fresh_start, agent, ticket))
-            # Only what was left of its last launch is a reason to try once more; a `stop` that came is not.
-            if not self._clearing(agent):
+            # Only what was left of its last launch is a reason to try once more, and a server that may merely
+            # be slow on a busy host; a `stop` that came is not.
+            if again < 2 and agent.refused_by_silence and time.monotonic() + MUTE_SECS < until:
+                await asyncio.sleep(MUTE_SECS)
+            elif not self._clearing(agent):
                 break
         if agent.not_launched is not None:
             (cause, reason), agent.not_launched = agent.not_launched, None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ VARIABLES: Mapping[str, str] = {"claude": "CLAUDE_CONFIG_DIR", "codex": "CODEX_H
 DEFAULT_HOMES: Mapping[str, str] = {"claude": ".claude", "codex": ".codex"}
 """The home of each client without that variable, below HOME."""
 _SCRIPTS = ("node", "bun", "deno")
+_PAUSES = (0.0, 0.01, 0.05, 0.2)
+"""Seconds before each look at an environment: it is empty while a process begins or ends (fs/proc/base.c)."""
 
 
 @dataclass(frozen=True)
@@ -66,18 +69,32 @@ def running() -> list[Client]:
             if process.uids().effective != os.geteuid() or process.status() == psutil.STATUS_ZOMBIE:
                 continue
             runtime = runtime_of(process.name(), process.cmdline())
+            if runtime is not None:
+                found.append(Client(process.pid, runtime, _home(process, runtime)))
         except psutil.Error:
             continue
-        if runtime is not None:
-            found.append(Client(process.pid, runtime, _home(process, runtime)))
     return found
 
 
 def _home(process: psutil.Process, runtime: str) -> Path | None:
-    try:
-        return home_of(process.environ(), runtime)
-    except (psutil.Error, OSError):
-        return None
+    """Return the home of a client that runs, as far as its environment says.
+
+    Raises:
+        psutil.NoSuchProcess: it has ended.
+    """
+    for pause in _PAUSES:
+        time.sleep(pause)
+        try:
+            variables = process.environ()
+            if not variables and process.status() == psutil.STATUS_ZOMBIE:
+                raise psutil.NoSuchProcess(process.pid)
+        except psutil.NoSuchProcess:
+            raise
+        except (psutil.Error, OSError):
+            return None
+        if variables:
+            return home_of(variables, runtime)
+    return None
 
 
 def home_of(variables: Mapping[str, str], runtime: str) -> Path | None:

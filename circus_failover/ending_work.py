@@ -301,6 +301,9 @@ def _close_session(order: Order, notes: _Notes) -> _Session:
     except tmux.TmuxError as error:
         silent = isinstance(error, tmux.TmuxTimeout)
         session = replace(notes.session or _Session(), note=f"its session could not be closed: {error}")
+    if order.intent == IntentAction.CLEAR and not silent:
+        # How an agent ended that nobody ended is not known before it is known whether its server went.
+        server_intent.await_end(order, order.server)
     server_intent.leave(order, order.server, silent=silent)
     return session
 

@@ -90,6 +90,20 @@ def close(order: Order, server: ProcessId | None) -> str:
     return note
 
 
+def await_end(order: Order, server: ProcessId | None) -> None:
+    """A session that is gone may be so since its server ends: wait until that has, where it is about to.
+
+    A server tells its clients first, and is there until the last of them has gone (tmux 3.3a).
+    """
+    begun = time.monotonic()
+    while server is not None and process_table.may_run(server) and time.monotonic() - begun < END_SECS:
+        # One that ends may fail in any way to say so.
+        with contextlib.suppress(tmux.TmuxError):
+            if _stays(order, server) is not False:
+                return
+        time.sleep(POLL_SECS)
+
+
 def leave(order: Order, server: ProcessId | None, *, silent: bool) -> None:
     """Leave a session as it is: what was said before, also by a worker that died, is taken back.
 

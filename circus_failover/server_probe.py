@@ -3,7 +3,8 @@
 A server in a stopped state is seen in the process table for nothing; other hangs are found by asking one
 server at a time, in turn, with a client that is given 2 s. One that is silent twice in a row is wedged: that
 is said once, and once more when it answers again. Nothing is killed; an agent that was refused a launch
-since its server did not answer is merely down once that answers, or is gone, and its restart policy goes on.
+since its server did not answer is merely down once that answers, or is gone, and its restart policy goes on;
+one that circusd's own start wanted is started then.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from circus_failover import process_table, tmux
 from circus_failover.agent import Agent
 from circus_failover.process_table import ProbeFailed, ProcessId
 from circus_failover.store import StoreError
-from circus_failover.words import Cause, Phase
+from circus_failover.words import Asked, Cause, Phase
 
 if TYPE_CHECKING:
     from circus_failover.supervisor import Supervisor
@@ -80,6 +81,7 @@ class ServerProbe:
             return
         urgent = [server for server in self._slice(sorted(agents, key=str)) if _suspicious(server)]
         urgent += self._silent
+        urgent += [server for server, there in agents.items() if any(map(_refused, there))]
         among: Iterable[Server] = urgent
         if time.monotonic() - self._round >= ROUND_SECS:
             # Also beside one that stays wedged, the others have their turn.
@@ -90,9 +92,15 @@ class ServerProbe:
     def _by_server(self) -> dict[Server, list[Agent]]:
         """Return the agents of each server that run, or are refused for it."""
         found: dict[Server, list[Agent]] = {}
-        for agent in self._supervisor.roster.agents.values():
-            if _runs(agent) or _refused(agent):
-                found.setdefault(Server(str(agent.row.socket), agent.row.server), []).append(agent)
+        known = self._supervisor.roster.agents.values()
+        for agent in filter(_runs, known):
+            found.setdefault(Server(str(agent.row.socket), agent.row.server), []).append(agent)
+        for agent in filter(_refused, known):
+            at = Server(str(agent.row.socket or agent.socket), agent.row.server)
+            if at.process is None:
+                # It has never lived there: the server is that of those who do.
+                at = next((server for server in found if server.socket == at.socket), at)
+            found.setdefault(at, []).append(agent)
         return found
 
     def _slice(self, servers: list[Server]) -> list[Server]:
@@ -204,6 +212,11 @@ class ServerProbe:
     def _permit(self, server: Server, what: str) -> None:
         """Nothing is in the way any more of agents that were refused since their server did not answer."""
         for agent in filter(_refused, self._by_server().get(server, [])):
+            if agent.restoring and not agent.row.stay_stopped:
+                agent.restoring = False
+                start = self._supervisor.bring_up.start(agent, "circusd", asked=Asked.RESTORE)
+                self._supervisor.spawn(start)
+                continue
             reason = f"its tmux server {what}: a launch is not refused any more"
             rests = Phase.PARKED if agent.row.parked_by is not None else Phase.DOWN
             self._supervisor.record(
@@ -253,8 +266,7 @@ def _runs(agent: Agent) -> bool:
 
 
 def _refused(agent: Agent) -> bool:
-    row = agent.row
-    return row.socket is not None and (row.phase, row.cause) == (Phase.REFUSED, Cause.SERVER_WEDGED)
+    return agent.refused_by_silence and (agent.row.socket or agent.socket) is not None
 
 
 def _suspicious(server: Server) -> bool:

@@ -395,6 +395,7 @@ class StandIn:
                 self.begin(self.refused, options.turn)
         while self.queue and not self.turn:
             text = self.queue.pop(0)
+            self.keep(text)
             self.term.clear()
             self.term.write(PROMPT + shown(text) + "\n" if self.term.tty else "")
             self.submit(text)
@@ -472,6 +473,7 @@ class StandIn:
             if self.turn and not (self.term.tty and self.acts_at_once(text)):
                 self.queue.append(text)
             else:
+                self.keep(text)
                 if self.term.tty and not self.turn:
                     self.term.write("\n")
                     self.term.bottom = ""
@@ -496,6 +498,11 @@ class StandIn:
     def acts_at_once(self, text: str) -> bool:
         return self.is_command(text) and text.split(maxsplit=1)[0] != "/job"
 
+    def keep(self, text: str) -> None:
+        """Write a prompt into the transcript before the screen moves: whoever saw it taken finds it there."""
+        if text.strip() and not self.is_command(text):
+            self.account.append("user", text)
+
     def submit(self, text: str) -> None:
         self.asking = False
         if self.is_command(text):
@@ -507,7 +514,6 @@ class StandIn:
         elif text.strip():
             job, self.account.unfinished = self.account.unfinished, ""
             self.account.open = [turn for turn in self.account.open if turn not in text]
-            self.account.append("user", text)
             self.begin(job or text, seconds(job.split()[1]) if job else self.options.turn)
 
     def begin(self, text: str, secs: float) -> None:

@@ -38,8 +38,12 @@ ECHO_BYTES_PER_SEC = 100_000
 """A large text is allowed more time; the stand-in shows 1 MiB within 0.3 s, a busy machine is slower."""
 SETTLE_SECS = 1.0
 TAKEN_SECS = 10.0
-LAST_LOOK_SECS = 0.5
-"""How long a worker whose agent is to be ended, or whose time is over, looks whether the task was taken."""
+LAST_LOOK_SECS = 3.0
+"""How long a worker whose agent is to be ended, or whose time is over, looks whether the task was taken.
+
+Only where Enter was sent and the text waits still. On a busy machine an agent may take it late, and what it
+took when nobody looked any more would be typed once more.
+"""
 ENDED_SECS = 2.0
 PATIENCE_SECS = 30.0
 """What a worker may take beyond the time it is given: clearing, and a few tmux calls of 2 s."""

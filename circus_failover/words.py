@@ -417,3 +417,22 @@ class Detected(Word):
     LIVE = "live"
     POST_FACTUM = "post-factum"
     """Nobody watched it: it was found gone."""
+
+
+class Role(Word):
+    """What somebody who is signed in to the web console may do."""
+
+    OPERATOR = "operator"
+    """Everything the arbiter's verbs can."""
+    VIEWER = "viewer"
+    """Look, and nothing else."""
+
+
+class Harm(Word):
+    """What a verb may cost, which the web console asks about before it is sent."""
+
+    NONE = "none"
+    ENDS = "ends"
+    """Processes end; what they were at can be gone on with."""
+    LOSES = "loses"
+    """Something is gone for good: a conversation, a record, work or tasks that waited."""

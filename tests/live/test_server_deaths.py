@@ -23,13 +23,13 @@ from typing import Any
 
 import pytest
 
-from circus_failover import tmux
+from circus_failover import process_table, tmux
 from circus_failover.canary import asking
 from circus_failover.logfmt import timestamp
 from circus_failover.process_table import ProcessId
 from circus_failover.records import ServerExitRow
 from tests.live.fleet import STANDIN, Fleet, alive, wait_for
-from tests.live.with_plugins import NEVER, await_watched, said, with_canary
+from tests.live.with_plugins import NEVER, said, with_canary
 
 KEYS = {
     *("ts", "ev", "identity", "socket", "server_pid", "up"),
@@ -106,6 +106,35 @@ def running_servers(fleet: Fleet) -> list[int]:
 def canary_of(fleet: Fleet) -> ProcessId:
     """Wait for a canary, and return it."""
     return wait_for("a canary", lambda: asking.holder(str(fleet.state)))
+
+
+def all_watched(fleet: Fleet) -> dict[str, Any]:
+    """Wait until the canary watches the servers that agents live in, and no others; return what it says."""
+
+    def look() -> dict[str, Any] | None:
+        # Anew each time: an agent may be coming up just now.
+        before, status, after = running_servers(fleet), canary_status(fleet), running_servers(fleet)
+        pids = sorted(server["pid"] for server in status["servers"]) if status is not None else None
+        return status if pids == before == after else None
+
+    return wait_for("the canary watches the servers of all agents", look)
+
+
+def no_plugin_lives(fleet: Fleet) -> bool:
+    """End the plugins of a circusd that was killed: they outlive it for a while, and start a canary."""
+    found = [process_table.identify(pid) for pid in fleet.running(b"plugins.main()")]
+    return not [process_table.send(one, signal.SIGKILL) for one in found if one is not None]
+
+
+def killed_unseen(fleet: Fleet, server: int) -> ProcessId:
+    """Kill a server and the canary, which notices nothing, nor does another; return that canary."""
+    canary = canary_of(fleet)
+    # While it is stopped it holds its lock: nobody starts another.
+    os.kill(canary.pid, signal.SIGSTOP)
+    os.kill(server, signal.SIGKILL)
+    wait_for("the server is gone", lambda: not alive(server))
+    os.kill(canary.pid, signal.SIGKILL)
+    return canary
 
 
 def await_dead(fleet: Fleet, name: str, cause: str, generation: int = 1) -> dict[str, Any]:
@@ -193,9 +222,10 @@ def running(request: pytest.FixtureRequest) -> Iterator[Fleet]:
         pairs = {"pair": ["gone", "stays"], "both": ["leaving", "beside"]}
         for socket, names in {"five": FIVE, "mute": MUTE, "hand": ["shell"], **pairs}.items():
             for name in names:
-                shared = str(fleet.folder / f"{socket}.sock")
-                fleet.agent(name, failover__socket=shared, failover__command=QUIET)
-        fleet.sections["watcher:leaving"]["failover.command"] = f"{STANDIN} --ignore-term"
+                at = str(fleet.folder / f"{socket}.sock")
+                fleet.agent(name, failover__socket=at, failover__command=QUIET)
+        stubborn = {"failover.command": f"{STANDIN} --ignore-term", "failover.stop_secs": "60"}
+        fleet.sections["watcher:leaving"].update(stubborn)
         script = fleet.folder / "writer.py"
         script.write_text(WRITER)
         writer = f"{sys.executable} {script} {fleet.folder}/writing --ignore-term"
@@ -213,7 +243,10 @@ def running(request: pytest.FixtureRequest) -> Iterator[Fleet]:
         wait_for("young is launched", lambda: fleet.view("young")["server_pid"])
         wait_for("seen is seen", lambda: fleet.view("seen")["server_pid"])
         views = {name: fleet.view(name) for name in names}
-        await_watched(fleet, *running_servers(fleet))
+        all_watched(fleet)
+        shared = fleet.folder / "both.sock"
+        (pane,) = tmux.panes(shared, "leaving")
+        wait_for("leaving is deaf", lambda: "standin ready" in tmux.capture(shared, pane.pane))
         talkers = ["stubborn", *(end.agent for end in ENDS)]
         for name in talkers:
             fleet.await_screen(name, "standin ready")
@@ -292,7 +325,7 @@ def test_a_server_that_another_replaces_on_its_socket_at_once_is_recorded_and_so
     assert running.call("start", name="reborn", waiting=True)["status"] == "ok"
     (view,) = running.await_up("reborn")
     assert (view["pid"], view["server_pid"], view["cause"]) == (stranger, other, "adopted-foreign")
-    await_watched(running, *running_servers(running))
+    all_watched(running)
     os.kill(view["server_pid"], signal.SIGKILL)
     await_dead(running, "reborn", "server-lost", 2)
     assert [line["server_pid"] for line in exits_of(running, "reborn")] == [
@@ -367,10 +400,11 @@ def test_the_death_of_a_shared_server_is_one_incident_and_a_death_of_each_agent(
 
 
 def test_a_server_killed_while_one_of_its_agents_is_stopped_is_a_death_of_the_other(running: Fleet) -> None:
-    server = running.view("beside")["server_pid"]
+    server, leaving = running.view("beside")["server_pid"], running.view("leaving")["pid"]
     assert running.call("stop", name="leaving")["status"] == "ok"
     os.kill(server, signal.SIGKILL)
     await_dead(running, "beside", "server-lost")
+    os.kill(leaving, signal.SIGKILL)
     assert running.await_phase("leaving", "stopped")["cause"] == "operator-stop"
     (line,) = exits_of(running, "leaving")
     assert (line["ev"], line["agents"], line["signal"]) == ("server-exit", "beside,leaving", "9")
@@ -397,7 +431,7 @@ def test_an_agent_that_ends_by_itself_in_its_own_server_is_one_session_exit(
     running.type(name, command)
     await_dead(running, name, cause)
     wait_for("its server is gone", lambda: not alive(server))
-    await_watched(running, *running_servers(running))
+    all_watched(running)
     (line,) = exits_of(running, name)
     assert (line["ev"], line["cause"], line["generation"]) == ("session-exit", cause, "1")
     assert (line["dead_status"], line["dead_signal"]) == (status, number)
@@ -414,7 +448,7 @@ def test_a_session_that_somebody_closes_beside_others_is_gone_and_its_server_is_
     (line,) = exits_of(running, "gone")
     assert (line["ev"], line["cause"], line["dead_status"]) == ("session-exit", "session-gone", "")
     assert running.view("stays") == stays and not exits_of(running, "stays")
-    status = await_watched(running, *running_servers(running))
+    status = all_watched(running)
     assert [one["agents"] for one in status["servers"] if one["pid"] == stays["server_pid"]] == [["stays"]]
 
 
@@ -494,16 +528,16 @@ def outlived(request: pytest.FixtureRequest) -> Iterator[Outlived]:
     with lasting_fleet(request) as fleet:
         with_canary(fleet, interval=NEVER)
         for name in TEN:
-            fleet.agent(name, failover__command=QUIET, failover__ready_secs="1")
+            fleet.agent(name, failover__command=QUIET, failover__ready_secs="2")
         fleet.start()
         fleet.await_up(*TEN)
-        yield Outlived(fleet, await_watched(fleet, *running_servers(fleet)))
+        yield Outlived(fleet, all_watched(fleet))
         once_each(fleet)
 
 
 def all_armed(fleet: Fleet) -> dict[str, Any]:
     """Wait until the canary has armed every server that an agent lives in, and nothing else."""
-    status = await_watched(fleet, *running_servers(fleet))
+    status = all_watched(fleet)
     assert all(server["since"] is not None for server in status["servers"])
     return status
 
@@ -529,10 +563,9 @@ def test_a_server_is_armed_before_its_agent_counts_as_ready(outlived: Outlived) 
 
 def test_a_canary_killed_with_a_server_records_it_when_it_is_back(outlived: Outlived) -> None:
     fleet, name = outlived.fleet, "agent-0"
-    server, canary = fleet.view(name)["server_pid"], canary_of(fleet)
+    server = fleet.view(name)["server_pid"]
     (launch,) = fleet.launches(name)
-    os.kill(canary.pid, signal.SIGKILL)
-    os.kill(server, signal.SIGKILL)
+    canary = killed_unseen(fleet, server)
     await_dead(fleet, name, "server-lost")
     (found,) = wait_for("its row", lambda: server_exits(fleet, server))
     (line,) = exits_of(fleet, name)
@@ -568,10 +601,10 @@ def test_deaths_while_circusd_is_down_are_on_disk_at_once_and_taken_in_once(outl
 
 def test_a_death_that_nobody_lived_to_see_is_recorded_when_circusd_starts(outlived: Outlived) -> None:
     fleet = outlived.fleet
-    server, canary = fleet.view("agent-3")["server_pid"], canary_of(fleet)
-    for pid in (canary.pid, server):
-        os.kill(pid, signal.SIGKILL)
+    server = fleet.view("agent-3")["server_pid"]
     fleet.end(signal.SIGKILL)
+    wait_for("nobody is left who starts a canary", lambda: no_plugin_lives(fleet))
+    killed_unseen(fleet, server)
     (launch,), over = fleet.launches("agent-3"), time.time()
     fleet.start()
     await_dead(fleet, "agent-3", "server-lost")
@@ -586,12 +619,12 @@ def test_what_ran_when_circusd_started_is_armed_in_the_first_tick_whatever_becam
     outlived: Outlived,
 ) -> None:
     fleet = outlived.fleet
-    canary, server = canary_of(fleet), fleet.view("agent-4")["server_pid"]
+    server = fleet.view("agent-4")["server_pid"]
     fleet.end(signal.SIGKILL)
-    os.kill(canary.pid, signal.SIGKILL)
+    wait_for("nobody is left who starts a canary", lambda: no_plugin_lives(fleet))
+    canary = killed_unseen(fleet, server)
+    wait_for("it is gone, too", lambda: not alive(canary.pid))
     shutil.rmtree(fleet.state / "canary")
-    os.kill(server, signal.SIGKILL)
-    wait_for("both are gone", lambda: not alive(canary.pid) and not alive(server))
     fleet.start()
     status = all_armed(fleet)
     assert len(status["servers"]) >= 5 and status["pid"] != canary.pid

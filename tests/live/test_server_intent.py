@@ -6,21 +6,25 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Semaphore
 
 import pytest
 
-from circus_failover import tmux
+from circus_failover import server_intent, tmux
 from circus_failover.canary import watched
+from circus_failover.ending_work import Order
 from tests.live.fleet import wait_for
 from tests.live.launched import Host, Launch, private_host, runs
 
 DELIBERATE = ["stop", "park", "restart", "fresh", "rm"]
 POINTS = ["worker-before-signal", "worker-after-signal", "worker-before-close", "worker-before-report"]
 LOOKS = """
+trap '' HUP
 trap 'cat "$FAILOVER_STATE_DIR"/canary/servers/*.intent >looked 2>&1; mv looked saw; exit 0' TERM
 echo ready >ready; while :; do sleep 0.1; done
 """
-"""An agent that notes, when it is asked to end, what is said of its server by then."""
+"""An agent that notes, when it is asked to end, what is said of its server by then; a hangup is too soon."""
 
 
 @pytest.fixture
@@ -96,6 +100,26 @@ def test_a_server_that_a_stuck_client_keeps_from_ending_is_still_meant_to_end(ho
     wait_for("the server's end", lambda: not runs(bob.server))
 
 
+def test_what_went_with_its_server_is_not_judged_before_that_has_gone(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob, looks, stays = host.launch("exec sleep 600"), Semaphore(0), server_intent._stays
+    monkeypatch.setattr(server_intent, "END_SECS", 60.0)
+    monkeypatch.setattr(server_intent, "_stays", lambda *asked: (stays(*asked), looks.release())[0])
+    order = Order.load({**bob.order(), "intent": "clear"})
+    with ThreadPoolExecutor(1) as pool:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(bob.socket))
+            server_intent.await_end(order, bob.server)  # it is there to stay
+            assert looks.acquire(timeout=0)
+            tmux.run(bob.socket, ["kill-session", "-t", "=bob"])
+            waiting = pool.submit(server_intent.await_end, order, bob.server)
+            assert looks.acquire(timeout=20) and looks.acquire(timeout=20), "it looks again and again"
+            assert runs(bob.server)
+        waiting.result(20)
+    assert not runs(bob.server)
+
+
 def test_agents_that_leave_a_shared_server_together_never_take_back_what_the_last_one_means(
     host: Host,
 ) -> None:
@@ -168,7 +192,9 @@ def test_what_cannot_be_said_keeps_nobody_from_ending_an_agent_and_is_told(host:
     # A folder by that name: nothing can be put in its place, also by root.
     (host.state.path / watched.SERVERS / f"{watched.server_name(bob.server)}.intent").mkdir()
     assert host.end(bob) == 0
-    assert bob.agent is not None and not runs(bob.agent) and not runs(bob.server)
+    assert bob.agent is not None and not runs(bob.agent)
+    # Where nothing was said of its end, no worker waits for it.
+    wait_for("the server's end", lambda: not runs(bob.server))
     assert "could not be written" in host.report()["reason"]
     # A server of its own is taken off the list instead: then its end is nobody's concern.
     assert bob.watched() is not own
@@ -181,7 +207,7 @@ def test_where_nobody_watches_servers_nothing_is_said(host: Host) -> None:
     (host.state.path / watched.SERVERS).rmdir()
     assert host.end(bob) == 0
     assert host.report()["reason"] == ""
-    assert not runs(bob.server)
+    wait_for("the server's end", lambda: not runs(bob.server))
 
 
 def test_an_order_of_an_earlier_version_is_carried_out(host: Host) -> None:
@@ -192,7 +218,8 @@ def test_an_order_of_an_earlier_version_is_carried_out(host: Host) -> None:
     bob.order = lambda: order  # type: ignore[method-assign]
     assert host.end(bob) == 0
     assert host.report()["outcome"] == "ended"
-    assert not runs(bob.server) and bob.intent() is None
+    assert bob.intent() is None
+    wait_for("the server's end", lambda: not runs(bob.server))
 
 
 def test_a_launch_whose_server_was_not_known_yet_means_its_end_all_the_same(host: Host) -> None:

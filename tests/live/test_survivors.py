@@ -20,8 +20,11 @@ AGENT = """
 exec sleep 600
 """
 """An agent with a daemon, and a daemon without an environment."""
-DEAF = "(trap '' HUP TERM; while :; do sleep 0.1; done) & echo $! >deaf\n"
-"""A child that ignores SIGHUP and SIGTERM."""
+DEAF = """
+(trap '' HUP TERM; : >ignores; while :; do sleep 0.1; done) & echo $! >deaf
+while [ ! -e ignores ]; do sleep 0.01; done
+"""
+"""A child that ignores SIGHUP and SIGTERM, before anything else is started."""
 POINTS = ["worker-before-signal", "worker-after-signal", "worker-before-report"]
 
 
@@ -64,8 +67,10 @@ def test_what_outlives_its_server_is_ended_by_its_number_or_by_what_it_carries(h
 
 def test_what_outlives_its_server_is_asked_to_end_together_with_an_agent_that_does_not(host: Host) -> None:
     """An agent that has lost its terminal ends no tools of its own any more."""
-    bob = host.launch("(setsid sleep 600 & echo $! >daemon); trap '' HUP TERM; while :; do sleep 0.1; done")
+    deaf = "trap '' HUP TERM; echo yes >ignores; while :; do sleep 0.1; done"
+    bob = host.launch(f"(setsid sleep 600 & echo $! >daemon); {deaf}")
     daemon = bob.process("daemon")
+    bob.said("ignores")
     wait_for("the daemon", lambda: os.getsid(daemon.pid) == daemon.pid)
     bob.lose_server()
     assert host.end(bob, intent="clear") == 0
@@ -75,8 +80,10 @@ def test_what_outlives_its_server_is_asked_to_end_together_with_an_agent_that_do
 
 def test_a_survivor_is_given_time_to_end_however_little_its_agent_is_given(host: Host) -> None:
     bob = host.launch(
-        "trap '' HUP; trap 'sleep 0.5; echo bye >bye; exit 0' TERM; while :; do sleep 0.1; done"
+        "trap '' HUP; trap 'sleep 0.5; echo bye >bye; exit 0' TERM; echo yes >ready; "
+        "while :; do sleep 0.1; done"
     )
+    bob.said("ready")
     bob.lose_server()
     assert host.end(bob, intent="clear", stop_secs=0.0) == 0
     assert bob.said("bye") == "bye"
@@ -159,9 +166,14 @@ def test_nothing_of_the_old_launch_lives_when_the_next_one_begins(fleet: Fleet) 
     fleet.type("bob", "/daemon 600")
     shown = wait_for("a daemon", lambda: re.search(r"^daemon (\d+)", fleet.screen("bob"), re.MULTILINE))
     daemon = known(int(shown[1]))
+    # circusd sees both of them gone: were it the agent first, it would clear up at once.
+    assert fleet.circusd is not None
+    fleet.circusd.send_signal(signal.SIGSTOP)
     os.kill(was["server_pid"], signal.SIGKILL)
+    wait_for("both are gone", lambda: not alive(was["server_pid"]) and not alive(was["pid"]))
+    fleet.circusd.send_signal(signal.SIGCONT)
     fleet.await_phase("bob", "down")
-    assert runs(daemon) and not alive(was["pid"])
+    assert runs(daemon)
     assert fleet.ctl("start", "bob").code == 0
     (now,) = fleet.await_up("bob")
     assert now["generation"] == 2

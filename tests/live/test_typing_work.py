@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import pty
@@ -51,16 +50,18 @@ def taken(report: dict[str, Any]) -> bool:
     return (report["kind"], report["outcome"]) == ("typed", "taken")
 
 
-def locked(path: Path) -> bool:
-    """Say whether a worker holds the lock."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
+def holds(worker: subprocess.Popen[bytes], lock: Path) -> bool:
+    """Say whether a worker holds the lock; who tries to take it may be the one that keeps it from that."""
+    folder = f"/proc/{worker.pid}"
+    for handle in os.listdir(f"{folder}/fd"):
+        if os.readlink(f"{folder}/fd/{handle}") == str(lock):
+            return "FLOCK" in Path(folder, "fdinfo", handle).read_text()
     return False
+
+
+def await_prompts(standin: Terminal, *texts: str) -> None:
+    """Wait until a stand-in was told just this: its screen may show that it took it a moment before."""
+    wait_for(f"it was told {texts}"[:200], lambda: standin.prompts() == [*texts])
 
 
 def journal(terminal: Terminal) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def test_a_task_is_taken_once_and_the_report_says_so(standin: Terminal) -> None:
         "stage": "entering",
         "note": "the agent took it",
     }
-    assert standin.prompts() == ["fix the tests"]
+    await_prompts(standin, "fix the tests")
 
 
 HARD = {
@@ -107,23 +108,24 @@ HARD = {
 @pytest.mark.parametrize("text", HARD.values(), ids=HARD.keys())
 def test_any_text_arrives_as_one_prompt_as_it_was_written(standin: Terminal, text: str) -> None:
     assert taken(standin.report(standin.task(text)))
-    assert standin.prompts() == [text]
+    await_prompts(standin, text)
 
 
 @pytest.mark.parametrize("text", ["line of text\n" * 80_000 + "end", "wide " * 210_000 + "end"])
 def test_a_mebibyte_arrives_whole(standin: Terminal, text: str) -> None:
     assert taken(standin.report(standin.task(text)))
-    assert standin.prompts() == [text]
+    await_prompts(standin, text)
 
 
 def test_the_same_text_again_and_again_is_typed_every_time(standin: Terminal) -> None:
     """Also when the screen is full of it, so that each new one moves an old one out of sight."""
     standin.press("-l", "/say " + "continue " * 1500)
+    standin.await_screen("continue continue")
     standin.press("Enter")
     standin.idle()
     for number in range(1, 4):
         assert taken(standin.report(standin.task("continue", task=number)))
-        assert standin.prompts() == ["continue"] * number
+        await_prompts(standin, *["continue"] * number)
         wait_for("the answer", lambda: "working" not in standin.screen())
         standin.idle()
 
@@ -132,7 +134,7 @@ def test_what_somebody_has_half_typed_is_cleared_first(standin: Terminal) -> Non
     standin.press("-l", "rm -rf / #")
     standin.await_screen("rm -rf")
     assert taken(standin.report(standin.task("hello")))
-    assert standin.prompts() == ["hello"]
+    await_prompts(standin, "hello")
 
 
 def test_what_stands_behind_the_cursor_is_cleared_too(terminal: Open, folder: Path) -> None:
@@ -162,7 +164,7 @@ def test_a_pane_that_somebody_scrolls_in_is_typed_into_all_the_same(standin: Ter
     standin.tmux("copy-mode", "-t", standin.pane)
     assert standin.ask("#{pane_in_mode}") == "1"
     assert taken(standin.report(standin.task("hello")))
-    assert standin.prompts() == ["hello"]
+    await_prompts(standin, "hello")
     assert standin.ask("#{pane_in_mode}") == "0"
 
 
@@ -206,7 +208,7 @@ def test_whatever_tmux_itself_shows_to_a_person_the_text_goes_to_the_agents_own_
         standin.tmux("split-window", "-t", standin.pane, "sleep", "600")
         assert standin.ask("#{pane_id}") != standin.pane
         assert taken(standin.report(standin.task("hello pane", task=9)))
-        assert standin.prompts() == [f"hello {name}" for name in (*overlays, "pane")]
+        await_prompts(standin, *(f"hello {name}" for name in (*overlays, "pane")))
     finally:
         os.kill(person, signal.SIGKILL)
         os.waitpid(person, 0)
@@ -290,7 +292,7 @@ def test_an_agent_that_is_busy_and_shows_nothing_gets_it_later_and_once(standin:
     standin.press("Escape")
     standin.await_screen("interrupted")
     assert taken(standin.report(order))
-    assert standin.prompts()[-1] == "hello"
+    wait_for("it was told so", lambda: standin.prompts()[-1] == "hello")
     assert sum("hello" in prompt for prompt in standin.prompts()) == 1
 
 
@@ -383,7 +385,7 @@ def test_another_server_on_the_same_socket_gets_nothing(standin: Terminal) -> No
 
 def test_a_pane_that_nobody_noted_is_found_by_the_agents_process(standin: Terminal) -> None:
     assert taken(standin.report(standin.task("hello", pane=None)))
-    assert standin.prompts() == ["hello"]
+    await_prompts(standin, "hello")
 
 
 @pytest.mark.parametrize(("told", "outcome"), [("/exit", "taken"), ("/crash 3", "taken"), ("/kill", "gone")])
@@ -391,7 +393,7 @@ def test_an_agent_that_ends_at_once_of_what_it_was_told(standin: Terminal, told:
     """By itself: it was told. By a signal, it may have been somebody else, unless the screen showed it."""
     report = standin.report(standin.task(told))
     assert report["outcome"] == outcome or (outcome == "gone" and taken(report))
-    assert not alive(standin.agent.pid)
+    wait_for("its end", lambda: not alive(standin.agent.pid))
 
 
 # -- a tmux server that does not answer --------------------------------------------------------------
@@ -419,7 +421,7 @@ def test_when_it_cannot_be_told_nothing_is_reported_until_it_can(standin: Termin
         os.kill(standin.server.pid, signal.SIGCONT)
     assert standin.reports() == []
     assert taken(standin.report(order))
-    assert standin.prompts() == ["hello"]
+    await_prompts(standin, "hello")
 
 
 # -- workers die, meet, and are told to stop ---------------------------------------------------------
@@ -442,7 +444,7 @@ def test_a_worker_that_dies_is_started_again_and_the_task_is_taken_once(
     assert standin.run(order, crash_at=point) == -signal.SIGKILL
     assert standin.reports() == []
     assert taken(standin.report(order))
-    assert standin.prompts() == [text]
+    await_prompts(standin, text)
 
 
 def test_enter_is_not_sent_again_once_it_had_its_effect(terminal: Open, folder: Path) -> None:
@@ -450,6 +452,7 @@ def test_enter_is_not_sent_again_once_it_had_its_effect(terminal: Open, folder: 
     order = sink.task("hello")
     assert sink.run(order, crash_at="typing-after-enter") == -signal.SIGKILL
     wait_for("the line", lambda: (folder / "file").read_text() == "hello\n")
+    wait_for("tmux has seen that", lambda: sink.ask("#{cursor_y}") == "1")
     assert taken(sink.report(order))
     sink.press("e", "n", "d", "Enter")
     wait_for("what follows it", lambda: (folder / "file").read_text() == "hello\nend\n")
@@ -460,7 +463,7 @@ def test_what_was_seen_is_reported_though_it_cannot_be_written_down(standin: Ter
     assert standin.run(order, crash_at="typing-after-enter") == -signal.SIGKILL
     standin.journal.with_name(standin.journal.name + ".tmp").mkdir()
     assert taken(standin.report(order))
-    assert standin.prompts() == ["hello"]
+    await_prompts(standin, "hello")
 
 
 def test_workers_that_die_one_after_the_other_get_it_taken_once(standin: Terminal) -> None:
@@ -471,7 +474,7 @@ def test_workers_that_die_one_after_the_other_get_it_taken_once(standin: Termina
     assert standin.run(order, crash_at="typing-after-enter") == -signal.SIGKILL
     wait_for("the prompt", lambda: standin.prompts() == ["hello"])
     assert taken(standin.report(order))
-    assert standin.prompts() == ["hello"]
+    await_prompts(standin, "hello")
 
 
 def test_workers_killed_at_any_moment_get_each_task_taken_once(standin: Terminal) -> None:
@@ -492,7 +495,7 @@ def test_workers_killed_at_any_moment_get_each_task_taken_once(standin: Terminal
             assert standin.run(order) == 0
             found = standin.reports()
         assert [taken(report) for report in found] == [True]
-        assert standin.prompts() == texts
+        await_prompts(standin, *texts)
         standin.idle()
 
 
@@ -522,16 +525,17 @@ def test_a_journal_of_another_delivery_means_nothing(standin: Terminal, other: d
 def test_a_journal_that_cannot_be_read_means_nothing(standin: Terminal, content: str) -> None:
     standin.journal.write_text(content)
     assert taken(standin.report(standin.task("hello")))
-    assert standin.prompts() == ["hello"]
+    await_prompts(standin, "hello")
 
 
 def test_two_workers_do_not_type_into_each_other(terminal: Open, folder: Path) -> None:
     blind = terminal(*shell('stty -echo; echo blind; cat >"$1"', str(folder / "file")))
     blind.await_screen("blind")
     first = blind.start(blind.task("hello"))
-    wait_for("the first holds the lock", lambda: locked(blind.lock))
+    wait_for("the first holds the lock", lambda: holds(first, blind.lock))
+    first.send_signal(signal.SIGSTOP)  # it is at it for as long as the other one takes
     assert blind.run(blind.task("other", task=8)) == 75
-    assert first.poll() is None, "the first was to be at it still"
+    first.send_signal(signal.SIGCONT)
     assert first.wait(30) == 0
     assert [report["task"] for report in blind.reports()] == [7]
 
@@ -540,7 +544,7 @@ def test_a_worker_told_to_stop_before_enter_clears_the_line(terminal: Open, fold
     blind = terminal(*shell('stty -echo; echo blind; cat >"$1"', str(folder / "file")))
     blind.await_screen("blind")
     worker = blind.start(blind.task("hello"))
-    wait_for("the paste", lambda: locked(blind.lock) and not blind.tmux("list-buffers"))
+    wait_for("the paste", lambda: holds(worker, blind.lock) and not blind.tmux("list-buffers"))
     worker.send_signal(signal.SIGTERM)
     code = worker.wait(30)
     if code == 0:

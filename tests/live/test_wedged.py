@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
+from circus_failover import process_table
 from tests.live.fleet import Fleet, alive, wait_for
 
 WEDGED_SECS = 12.0
@@ -69,29 +70,43 @@ def lines(fleet: Fleet) -> list[dict[str, str]]:
     return [record for record in fleet.lifecycle() if record["ev"] in ("server-wedged", "server-answers")]
 
 
-def probe(fleet: Fleet, socket: Path) -> int | None:
-    """Return the pid of the client that waits for an answer of this server just now."""
-    for process in fleet.processes():
-        with contextlib.suppress(OSError):
-            words = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
-            if str(socket).encode() in words and b"display-message" in words:
-                return process.pid
-    return None
+def one_silent_probe(fleet: Fleet) -> Path:
+    """Put a tmux on PATH that is as silent as its server, once, and lets that go on meanwhile.
+
+    Returns:
+        Where it writes a line for each probe. The file `server` beside it holds the server's pid.
+    """
+    tools = fleet.folder / "tools"
+    tools.mkdir()
+    hangs = f'if [ -e "{tools}/server" ]; then echo >> "{tools}/probes"; read -r pid < "{tools}/server"'
+    hangs += f'; [ -e "{tools}/hung" ] || {{ : > "{tools}/hung"; kill -CONT "$pid"; exec sleep 600; }}; fi'
+    real = shutil.which("tmux")
+    (tools / "tmux").write_text(
+        f'#!/bin/sh\ncase "$*" in *display-message*) {hangs};; esac\nexec {real} "$@"\n'
+    )
+    (tools / "tmux").chmod(0o755)
+    fleet.environment["PATH"] = f"{tools}{os.pathsep}{fleet.environment['PATH']}"
+    return tools / "probes"
 
 
 def test_one_silent_probe_says_nothing(fleet: Fleet) -> None:
+    probes = one_silent_probe(fleet)
     fleet.agent("alpha")
     fleet.start()
     (alpha,) = fleet.await_up("alpha")
-    os.kill(alpha["server_pid"], signal.SIGSTOP)
+    assert fleet.circusd is not None
+    circusd = fleet.circusd.pid
+    os.kill(circusd, signal.SIGSTOP)  # no probe begins before its time, nor is one under way
+    wait_for("circusd is stopped", lambda: (stat := process_table.read(circusd)) and stat.run_state == "T")
+    wait_for("no probe is under way", lambda: not fleet.running(b"display-message"))
     try:
-        first = wait_for("a probe", lambda: probe(fleet, fleet.socket("alpha")))
+        os.kill(alpha["server_pid"], signal.SIGSTOP)
+        probes.with_name("server").write_text(f"{alpha['server_pid']}\n")
+        os.kill(circusd, signal.SIGCONT)
         # The second follows at once, so that the first was in vain.
-        wait_for("another probe", lambda: probe(fleet, fleet.socket("alpha")) not in (None, first))
-        assert fleet.view("alpha")["state"] == "unknown"
+        wait_for("another probe", lambda: len(probes.read_text().splitlines()) > 1)
     finally:
         os.kill(alpha["server_pid"], signal.SIGCONT)
-    wait_for("it is answered", lambda: not probe(fleet, fleet.socket("alpha")))
     fleet.await_ticks(3)
     assert fleet.view("alpha")["state"] == "unknown"
     assert lines(fleet) == []
@@ -222,6 +237,7 @@ def test_circusd_starts_beside_wedged_servers_without_waiting_for_them(fleet: Fl
     (was, *_) = fleet.await_up("alpha", *stopped, "apart")
     assert fleet.ctl("stop", "idle*", "--waiting").code == 0
     fleet.end(signal.SIGKILL)
+    shared(fleet, "new")
     os.kill(was["server_pid"], signal.SIGSTOP)
     try:
         fleet.start()
@@ -230,6 +246,7 @@ def test_circusd_starts_beside_wedged_servers_without_waiting_for_them(fleet: Fl
         await_state(fleet, "alpha", "wedged")
         fleet.await_up("apart")
         assert {fleet.view(name)["phase"] for name in stopped} == {"stopped"}
+        assert fleet.await_phase("new", "refused")["cause"] == "server-wedged"
         assert alive(was["pid"])
         keeper = fleet.keeper("alpha")
         os.kill(keeper, signal.SIGKILL)
@@ -237,3 +254,7 @@ def test_circusd_starts_beside_wedged_servers_without_waiting_for_them(fleet: Fl
     finally:
         os.kill(was["server_pid"], signal.SIGCONT)
     await_state(fleet, "alpha", "unknown")
+    # Its start was circusd's own: it is made up for, and that of those who were stopped is not.
+    (new,) = fleet.await_up("new")
+    assert (new["generation"], new["server_pid"]) == (1, was["server_pid"])
+    assert {fleet.view(name)["phase"] for name in stopped} == {"stopped"}
