@@ -211,7 +211,7 @@ def test_a_zombie_that_we_may_not_look_at_has_no_status_0(child: Callable[..., C
 def test_the_host_says_what_it_can_tell_and_leaves_no_process_behind() -> None:
     before = _children()
     word, why = exit_status.capability()
-    assert _children() == before
+    assert _children() <= before
     release = tuple(int(part) for part in platform.release().split("-")[0].split(".")[:2])
     if release >= (6, 15):
         assert (word, why) == (PIDFD_INFO, None)

@@ -55,6 +55,7 @@ from circus_failover.server_watches import cause_of
 from circus_failover.store import Store
 from circus_failover.supervisor import Supervisor
 from circus_failover.verbs.fleet import Fleet
+from circus_failover.web import options as web_options
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = sorted([*(ROOT / "circus_failover").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")])
@@ -224,6 +225,20 @@ def test_every_key_of_failover_yaml_is_documented_with_its_default() -> None:
         empty = default in ("null", "{}", "[]")
         if key not in inherited:
             assert documented[key] == ("none" if empty else default), key
+
+
+def test_every_key_of_the_console_is_documented_with_its_default() -> None:
+    expected = {}
+    for model, prefix in ((settings._Web, ""), (settings._WebEndpoint, "endpoints[].")):
+        for name, info in model.model_fields.items():
+            default = "needed" if info.is_required() else info.default
+            shown = f"{default:g}" if isinstance(default, float) else json.dumps(default).strip('"')
+            expected[prefix + name] = "none" if shown in ("null", "[]") else shown
+    rows = table(page("settings.md"), "web key", "default", "meaning")
+    assert {names(row[0])[0]: row[1].strip("`") for row in rows} == expected
+    text = page("settings.md")
+    assert f"at most {web_options.LONGEST_SIGN_IN_DAYS:g} |" in text
+    assert f"at most {web_options.MOST_ENDPOINTS} |" in text
 
 
 def test_every_key_of_a_notify_target_is_documented_with_its_default() -> None:
@@ -648,6 +663,13 @@ def test_every_log_line_is_documented_with_its_keys(log: str) -> None:
         assert keys == documented[event], event
 
 
+def test_every_line_of_the_audit_log_is_documented() -> None:
+    source = (ROOT / "circus_failover" / "web" / "audit.py").read_text(encoding="utf-8")
+    _, _, text = page("records.md").partition("\n## audit.log\n")
+    rows = table(text, "ev", "further keys", "meaning")
+    assert set(first_names(rows)) == set(re.findall(r'"(web-[a-z-]+)"', source))
+
+
 def test_every_action_in_the_log_is_documented() -> None:
     rows = table(page("records.md"), "ev", "action", "meaning")
     documented = [(names(row[0])[0], action) for row in rows for action in names(row[1])]
@@ -1029,6 +1051,7 @@ TOLD_IN = {
     **dict.fromkeys(("health", "usage_limits", "reset_times"), "clients.md"),
     **dict.fromkeys(("standing", "dispatch", "recovery", "heartbeat", "telling", "pool"), "work.md"),
     **dict.fromkeys(("accounts", "account_choice", "failover", "continuing"), "accounts.md"),
+    "sign_in": "console.md",
 }
 """Which page has a policy's table, where that is not lifecycle.md."""
 
@@ -1193,10 +1216,17 @@ def test_every_plugin_and_every_policy_is_in_the_layout() -> None:
         assert set(first_names(table(page("contributing.md"), *heading))) == written
 
 
-@pytest.mark.parametrize("folder", ["agents", "init"])
-def test_every_file_of_runtimes_and_of_init_is_in_the_layout(folder: str) -> None:
+@pytest.mark.parametrize("folder", ["agents", "init", "web"])
+def test_every_file_of_these_folders_is_in_the_layout(folder: str) -> None:
     written = {path.name for path in (ROOT / "circus_failover" / folder).glob("*.py")} - {"__init__.py"}
     assert set(first_names(table(page("contributing.md"), f"{folder} file", "role"))) == written
+
+
+def test_every_file_of_the_pages_is_in_the_layout() -> None:
+    static = ROOT / "circus_failover" / "web" / "static"
+    written = {str(path.relative_to(static)) for path in static.rglob("*") if path.is_file()}
+    named = first_names(table(page("contributing.md"), "page file", "role"))
+    assert set(named) == {name for name in written if not name.startswith("vendor/")}
 
 
 def test_every_member_of_a_runtime_is_in_how_to_add_one() -> None:
@@ -1298,7 +1328,10 @@ def test_links_lead_somewhere(path: Path) -> None:
     for target, heading in re.findall(r"\]\(([^)#]+)(?:#([^)]+))?\)", text):
         if not target.startswith("https://"):
             assert (path.parent / target).exists(), target
-            titles = re.findall(r"(?m)^#+ (.+)", (path.parent / target).read_text(encoding="utf-8"))
-            assert not heading or heading in {title.lower().replace(" ", "-") for title in titles}, heading
+            if heading:
+                titles = re.findall(r"(?m)^#+ (.+)", (path.parent / target).read_text(encoding="utf-8"))
+                # As GitHub makes them of titles.
+                plain = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+                assert heading in plain, heading
     for script in re.findall(r"scripts/[a-z]+|\.ci/[a-z]+", text):
         assert (ROOT / script).exists(), script

@@ -30,6 +30,7 @@ from circus_failover.records import AgentRow, AssignmentRow, LaunchRow, PluginRo
 from circus_failover.state_dir import StateDir
 from circus_failover.store import Store
 from circus_failover.words import AccountState, State
+from tests.ports import free_port
 
 NOW = 1_800_000_000.0
 DASHBOARD = Path(__file__).resolve().parent.parent / "docs" / "grafana-dashboard.json"
@@ -336,12 +337,6 @@ def plugin(**options: str) -> Metrics:
     return Metrics("ipc:///nowhere/ctl", "ipc:///nowhere/pub", 1.0, **options)
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "metrics.example"])
 def test_only_this_host_is_served_unless_the_section_allows_others(host: str) -> None:
     refused = plugin(host=host)
@@ -366,7 +361,7 @@ def test_a_port_that_is_none_leaves_the_default_and_is_named(port: str) -> None:
 
 def test_a_busy_port_is_said_once_and_served_as_soon_as_it_is_free() -> None:
     with socket.socket() as squatter:
-        squatter.bind(("127.0.0.1", 0))
+        squatter.bind(("127.0.0.1", free_port()))
         squatter.listen()
         made = plugin(port=str(squatter.getsockname()[1]))
         for _ in range(3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import json
 import os
 import re
 import shutil
@@ -25,7 +26,10 @@ PACKAGES = {
     "circus_failover/plugins",
     "circus_failover/policy",
     "circus_failover/verbs",
+    "circus_failover/web",
+    "circusweb",
 }
+STATIC = "circus_failover/web/static"
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,8 @@ def test_the_wheel_holds_the_packages_and_nothing_else(installed: Installed) -> 
     names = installed.names()
     info = {name for name in names if ".dist-info/" in name}
     scripts = {name for name in names if ".data/scripts/" in name}
-    code = set(names) - info - scripts
+    pages = {name for name in names if name.startswith(f"{STATIC}/")}
+    code = set(names) - info - scripts - pages
     assert {os.path.dirname(name) for name in code} == PACKAGES
     assert {Path(name).suffix for name in code} <= {".py", ".typed", ".service"}
     assert not [name for name in names if "test" in name.lower()]
@@ -132,6 +137,8 @@ def test_every_module_of_the_tree_is_in_the_wheel(installed: Installed) -> None:
     }
     assert tree <= set(installed.names())
     data = {f"circus_failover/{path.name}" for path in (ROOT / "circus_failover").glob("*.service")}
+    data |= {str(path.relative_to(ROOT)) for path in (ROOT / STATIC).rglob("*") if path.is_file()}
+    data |= {"circusweb/__init__.py", "circusweb/circushttpd.py"}
     assert data | {"circus_failover/py.typed"} <= set(installed.names())
 
 
@@ -149,6 +156,21 @@ def test_it_imports_from_anywhere_and_from_the_installed_copy(installed: Install
 def test_failoverctl_runs_from_anywhere(installed: Installed) -> None:
     done = installed.run("failoverctl", "--version")
     assert (done.returncode, done.stdout) == (0, f"failoverctl {version()}\n"), done.stderr
+
+
+def test_circusd_finds_the_console_that_httpd_starts(installed: Installed) -> None:
+    code = "from circusweb import circushttpd; print(circushttpd.main.__module__)"
+    done = installed.run("python", "-c", code)
+    assert (done.returncode, done.stdout) == (0, "circus_failover.web.server\n"), done.stderr
+
+
+def test_the_libraries_of_the_pages_are_those_of_their_packages_with_their_licences() -> None:
+    done = subprocess.run([str(ROOT / "scripts/vendor"), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    listed = json.loads((ROOT / STATIC / "vendor/packages.json").read_text())["packages"]
+    for package in listed:
+        assert package["license"] in ("MIT", "Apache-2.0", "ISC")
+        assert any(file.endswith(".LICENSE") for file in package["files"]), package["name"]
 
 
 def test_the_keeper_is_an_executable_shell_script_that_says_what_it_is(installed: Installed) -> None:
@@ -178,12 +200,16 @@ def test_the_metadata_is_what_pip_shall_show(installed: Installed) -> None:
         metadata = email.message_from_bytes(archive.read(name))
         (entries,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
         assert archive.read(entries).decode().split() == [
-            "[console_scripts]", "failoverctl", "=", "circus_failover.failoverctl:main",
+            "[console_scripts]",
+            "failover-web", "=", "circus_failover.web.server:main",
+            "failoverctl", "=", "circus_failover.failoverctl:main",
         ]  # fmt: skip
     assert metadata["Name"] == "circus-failover"
     assert metadata["Version"] == version()
     assert metadata["Requires-Python"] == ">=3.10"
     assert "Typing :: Typed" in (metadata.get_all("Classifier") or [])
+    # What Circus's `httpd = True` wants is asked for by this name, and needs nothing more than circusd does.
+    assert "web" in (metadata.get_all("Provides-Extra") or [])
     needs = [need for need in metadata.get_all("Requires-Dist") or [] if "extra ==" not in need]
     assert {re.split("[<>=!~]", need)[0].lower() for need in needs} == {
         "circus", "pyzmq", "tornado", "psutil", "pydantic", "pyyaml", "rich", "tomli",
@@ -192,7 +218,7 @@ def test_the_metadata_is_what_pip_shall_show(installed: Installed) -> None:
 
 
 def test_the_environment_of_the_tests_has_both_commands() -> None:
-    for name in ("failoverctl", "failover-session", "failover-event"):
+    for name in ("failoverctl", "failover-web", "failover-session", "failover-event"):
         assert os.access(Path(sys.executable).parent / name, os.X_OK), f"{name}: run scripts/setup"
 
 

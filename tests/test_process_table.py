@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -88,10 +89,11 @@ def test_a_process_with_any_name_is_read_rightly(
     )
     process = start(sys.executable, "-c", code)
     await_true(ready.exists)
+    # It may wait for the disk for a moment.
+    await_true(lambda: (stat := process_table.read(process.pid)) is not None and stat.run_state in "SR")
     stat = process_table.read(process.pid)
     assert stat is not None
     assert (stat.id.pid, stat.parent) == (process.pid, os.getpid())
-    assert stat.run_state in "SR"
     assert process_table.table()[process.pid].id == stat.id
 
 
@@ -144,20 +146,22 @@ def test_what_carries_a_launch_s_name_is_found_wherever_it_went(
     def given(launch: str) -> dict[str, str]:
         return {**os.environ, "FAILOVER_LAUNCH": launch}
 
-    mine = start("sleep", "600", env=given("one-1"), start_new_session=True)
-    start("sleep", "600", env=given("one-12"))
-    start("sleep", "600", env=given("ONE-1"))
-    start("sleep", "600", env={**os.environ, "XFAILOVER_LAUNCH": "one-1", "OTHER": "FAILOVER_LAUNCH=one-1"})
-    await_true(lambda: process_table.carrying("one-12"))
-    assert [found.pid for found in process_table.carrying("one-1")] == [mine.pid]
+    one = f"one-{uuid.uuid4()}"  # nobody else's, also where these tests run twice at once
+    mine = start("sleep", "600", env=given(one), start_new_session=True)
+    start("sleep", "600", env=given(f"{one}2"))
+    start("sleep", "600", env=given(one.upper()))
+    start("sleep", "600", env={**os.environ, "XFAILOVER_LAUNCH": one, "OTHER": f"FAILOVER_LAUNCH={one}"})
+    await_true(lambda: process_table.carrying(f"{one}2"))
+    assert [found.pid for found in process_table.carrying(one)] == [mine.pid]
 
 
 @linux
 def test_a_zombie_carries_nothing(start: Callable[..., subprocess.Popen[bytes]]) -> None:
-    process = start("sleep", "600", env={**os.environ, "FAILOVER_LAUNCH": "two-2"})
-    await_true(lambda: process_table.carrying("two-2"))
+    two = f"two-{uuid.uuid4()}"
+    process = start("sleep", "600", env={**os.environ, "FAILOVER_LAUNCH": two})
+    await_true(lambda: process_table.carrying(two))
     os.kill(process.pid, signal.SIGKILL)
-    await_true(lambda: not process_table.carrying("two-2"))
+    await_true(lambda: not process_table.carrying(two))
 
 
 @linux
@@ -165,9 +169,10 @@ def test_a_server_like_process_with_a_huge_environment_is_still_read(
     start: Callable[..., subprocess.Popen[bytes]],
 ) -> None:
     filler = {f"FILL{number}": "x" * 60000 for number in range(20)}
-    process = start("sleep", "600", env={"PATH": os.environ["PATH"], **filler, "FAILOVER_LAUNCH": "three-3"})
-    await_true(lambda: process_table.carrying("three-3"))
-    assert [found.pid for found in process_table.carrying("three-3")] == [process.pid]
+    three = f"three-{uuid.uuid4()}"
+    process = start("sleep", "600", env={"PATH": os.environ["PATH"], **filler, "FAILOVER_LAUNCH": three})
+    await_true(lambda: process_table.carrying(three))
+    assert [found.pid for found in process_table.carrying(three)] == [process.pid]
 
 
 def test_a_signal_reaches_this_very_process_only(start: Callable[..., subprocess.Popen[bytes]]) -> None:

@@ -153,14 +153,8 @@ class Client:
     def write(self, text: str) -> None:
         """Type a text without Enter, and wait until it is in the input box: only then Enter is not lost."""
         tmux.run(self.socket, ["send-keys", "-t", self.pane, "-l", text], 30)
-        tail = "".join(text.split())[-20:]
-
-        def shown() -> bool:
-            box = re.split(r"^\s*[❯›]", self.screen(), flags=re.MULTILINE)[-1]
-            return tail in "".join(box.split())
-
         try:
-            wait_for(f"{text!r} is in the input box", shown)
+            wait_for(f"{text!r} is in the input box", lambda: in_input_box(self.screen(), text))
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.screen()}") from None
 
@@ -188,6 +182,12 @@ class Client:
             return -pane.dead_signal
         assert pane.dead_status is not None
         return pane.dead_status
+
+
+def in_input_box(screen: str, text: str) -> bool:
+    """Say whether a client's screen shows the end of a text where prompts are typed."""
+    box = re.split(r"^\s*[❯›]", screen, flags=re.MULTILINE)[-1]
+    return "".join(text.split())[-20:] in "".join(box.split())
 
 
 class Start(Protocol):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
-from circus_failover import process_table
+from circus_failover import process_table, tmux
+from tests import proc
 from tests.clients.accounts import ClaudeHome, Home
+from tests.clients.client import in_input_box
 from tests.clients.install import Clients
 from tests.clients.mock_api import Mock
 from tests.clients.network import Network
@@ -25,6 +28,8 @@ class RealFleet:
         self.fleet = fleet
         self.clients = clients
         self.mock = mock
+        self._told: dict[str, float] = {}
+        """When each agent was told something last, in epoch seconds."""
         fleet.prefix = network.prefix
         user = fleet.folder / "user"
         user.mkdir()
@@ -63,15 +68,31 @@ class RealFleet:
 
     def task(self, name: str, text: str) -> None:
         """Give an agent a task, waking it where it is down, and wait until it has taken it."""
+        self._told[name] = time.time()
         done = self.fleet.ctl("wake", name, "--task", text, "--waiting", timeout=LONGEST_SECS)
         assert done.code == 0, done
 
+    def type(self, name: str, text: str) -> None:
+        """Type a prompt into an agent's terminal; Enter when it is in the input box, as else that is lost."""
+        self._told[name] = time.time()
+        socket = self.fleet.socket(name)
+        (pane,) = tmux.panes(socket, name, 30)
+        tmux.run(socket, ["send-keys", "-t", pane.pane, "-l", text], 30)
+        shown = f"{name} has {text!r} in its input box"
+        wait_for(shown, lambda: in_input_box(self.fleet.screen(name), text), LONGEST_SECS)
+        tmux.run(socket, ["send-keys", "-t", pane.pane, "Enter"], 30)
+
     def await_state(self, name: str, *states: str, timeout: float = LONGEST_SECS) -> dict[str, Any]:
-        """Wait until an agent is in one of these states, and return its view."""
+        """Wait until an agent is in one of these states, and return its view.
+
+        It is idle when it has become so since it was told something: until the next look at it, it is still
+        said to be idle as it was before.
+        """
 
         def look() -> dict[str, Any] | None:
             found = self.fleet.view(name)
-            return found if found["state"] in states else None
+            stale = found["state"] == "idle" and (found["state_at"] or 0) < self._told.get(name, 0)
+            return found if found["state"] in states and not stale else None
 
         try:
             return wait_for(f"{name} is {' or '.join(states)}", look, timeout)
@@ -97,10 +118,7 @@ class RealFleet:
         assert row is not None and row.generation == launch.generation
         found = []
         for process in process_table.carrying(row.launch or ""):
-            try:
-                argv = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
+            argv = proc.command_line(process.pid).split(b"\0")
             if argv[0].rpartition(b"/")[2].decode() == program:
                 found.append(process)
         return found

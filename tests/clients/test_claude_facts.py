@@ -17,6 +17,7 @@ import pytest
 
 from circus_failover import process_table
 from circus_failover.process_table import ProcessId
+from tests import proc
 from tests.clients.accounts import ClaudeHome, jsonl
 from tests.clients.client import Client, Start
 from tests.clients.faults import Fault
@@ -83,7 +84,7 @@ def tool_of(client: Client) -> ProcessId:
 
     def look() -> ProcessId | None:
         for process in process_table.descendants(client.process()):
-            if Path(f"/proc/{process.pid}/cmdline").read_bytes().startswith(b"tail\0"):
+            if proc.command_line(process.pid).startswith(b"tail\0"):
                 return process
         return None
 
@@ -97,7 +98,7 @@ def test_a_conversation_has_the_id_it_was_given_and_says_in_a_file_and_a_command
     home.record_hooks("SessionStart", "Stop", "SessionEnd")
     conversation = new_id()
     client = launch(start, home, "--session-id", conversation)
-    said = home.status(client.pid)
+    said = home.await_status(client.pid, "idle")
     assert (said["pid"], said["sessionId"], said["cwd"]) == (client.pid, conversation, str(work.resolve()))
     # The start time of the process, as in /proc/PID/stat: which pid is meant is certain.
     assert said["procStart"] == str(client.process().start)
@@ -154,10 +155,12 @@ def test_another_account_resumes_a_conversation_by_its_id_and_remembers_it(
     assert [one.prompts for one in mock.asked(second.key)] == [("remember PAPAYA", "go on")]
     assert second.await_status(resumed.pid, "idle")["sessionId"] == conversation
     assert process_table.alive(client.process()), "nothing stops a second writer"
-    prompts = [
-        one["message"]["content"] for one in first.entries(work, conversation) if one["type"] == "user"
-    ]
-    assert prompts == ["remember PAPAYA", "go on"], "both write the same transcript"
+
+    def both_are_there() -> bool:
+        said = [one for one in first.entries(work, conversation) if one["type"] == "user"]
+        return [one["message"]["content"] for one in said] == ["remember PAPAYA", "go on"]
+
+    wait_for("both write the same transcript", both_are_there)
 
     # A conversation that is there cannot be begun again under its id, in any home that shares it.
     again = start(second, BYPASS, "--session-id", conversation)
@@ -240,7 +243,7 @@ def test_sub_agents_keep_it_busy_after_its_turn_and_background_tools_have_a_stat
     stopped = await_hook(home, "Stop")
     assert [one["type"] for one in stopped["background_tasks"]] == ["subagent"], "Stop does not mean idle"
     client.await_screen("Waiting for 1 background agent to finish")
-    assert home.status(client.pid)["status"] == "busy"
+    home.await_status(client.pid, "busy")
     assert "esc to interrupt" not in client.screen()
     own = home.transcript(work, conversation).with_suffix("")
     (inner,) = wait_for("its own transcript", lambda: list(own.glob("subagents/agent-*.jsonl")))
@@ -395,7 +398,7 @@ def test_while_it_tries_again_it_is_busy_and_only_the_screen_says_why(
     mock.fail(Fault.OVERLOADED, home.key)
     client.prompt("hello")
     client.await_match(r"529 Overloaded · retrying in \d+s · attempt \d+/10")
-    assert home.status(client.pid)["status"] == "busy"
+    home.await_status(client.pid, "busy")
     assert refused(home, work, conversation) == []
     mock.heal()
     client.await_screen("heard: hello")
@@ -453,8 +456,12 @@ def test_a_dialog_at_start_says_no_by_default_and_there_is_no_status_file_yet(
     # The key is turned down for good, and it starts with nothing to work with.
     client.await_screen(READY)
     home.await_status(client.pid, "idle")
-    state = json.loads((home.folder / ".claude.json").read_text())
-    assert state["customApiKeyResponses"]["rejected"] == [home.key[-20:]]
+
+    def noted() -> list[str]:
+        state = json.loads((home.folder / ".claude.json").read_text())
+        return list(state.get("customApiKeyResponses", {}).get("rejected", ()))
+
+    assert wait_for("it has noted the answer", noted) == [home.key[-20:]]
     client.prompt("hello")
     client.await_screen("Not logged in · Please run /login")
 
@@ -487,7 +494,7 @@ def test_whether_an_account_is_logged_in_is_told_by_a_command_and_not_by_a_start
     code, said = command(clients, network, nobody, "auth", "status")
     assert (code, said["loggedIn"], said["authMethod"]) == (1, False, "none")
     client = launch(start, nobody)
-    assert nobody.status(client.pid)["status"] == "idle", "it starts as if it could work"
+    assert nobody.await_status(client.pid, "idle"), "it starts as if it could work"
 
 
 def test_with_a_dangling_link_for_its_projects_it_works_and_saves_nothing(
@@ -499,6 +506,7 @@ def test_with_a_dangling_link_for_its_projects_it_works_and_saves_nothing(
     client = launch(start, home, "--session-id", conversation)
     client.prompt("remember PAPAYA")
     client.await_screen("heard: remember PAPAYA")
+    home.await_status(client.pid, "idle")
     client.prompt("/exit")
     assert client.ended() == 0
     assert not (folder / "gone").exists() and not home.transcript(work, conversation).exists()

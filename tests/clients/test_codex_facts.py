@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from circus_failover import process_table
+from tests import proc
 from tests.clients.accounts import CodexHome, jsonl
 from tests.clients.client import Client, Start, marked
 from tests.clients.faults import Fault
@@ -64,19 +65,19 @@ def test_its_lock_tells_the_conversation_before_the_first_prompt_and_its_title_w
     client.prompt("remember PAPAYA [[hold]]")
     wait_for("the answer is held", lambda: mock.held)
     client.await_title(SPINNER)
-    (rollout,) = home.rollouts()
+    (rollout,) = wait_for("a transcript", home.rollouts)
     assert re.fullmatch(rf"rollout-\d{{4}}-\d\d-\d\dT\d\d-\d\d-\d\d-{conversation}\.jsonl", rollout.name)
     assert re.fullmatch(r"sessions/\d{4}/\d\d/\d\d", str(rollout.parent.relative_to(home.folder)))
     mock.release()
     client.await_screen("heard: remember PAPAYA")
     client.await_title("^work$")
+    ended = await_end_of_turn(rollout, 1)
     meta = jsonl(rollout)[0]
     assert (meta["type"], meta["payload"]["id"], meta["payload"]["cwd"]) == (
         "session_meta",
         conversation,
         str(work.resolve()),
     )
-    ended = await_end_of_turn(rollout, 1)
     assert ended["last_agent_message"] == "heard: remember PAPAYA" and "error" not in ended
 
     client.prompt("write [[write out.txt]] [[bash cat out.txt]]")
@@ -97,7 +98,10 @@ def test_another_account_resumes_a_conversation_once_the_first_has_let_go_of_it(
     other = start(second, "resume", conversation, "go on")
     other.await_screen("This conversation is open in another app")
     assert mock.asked(second.key) == []
+    tree = process_table.descendants(client.process())
     assert client.end(signal.SIGKILL) == -signal.SIGKILL
+    # What npm installs may be a parent that ends before the real one does, which has it open.
+    wait_for("its processes have ended", lambda: not any(map(process_table.alive, tree)))
     other.press("r")
     # The prompt of the command line is gone by then.
     other.await_screen("heard: remember PAPAYA")
@@ -131,7 +135,7 @@ def test_a_signal_kills_it_and_it_takes_its_tools_along(
 def with_tool(client: Client) -> list[process_table.ProcessId]:
     """Return the processes of a client once the long tool is one of them."""
     tree = process_table.descendants(client.process())
-    lines = [Path(f"/proc/{process.pid}/cmdline").read_bytes() for process in tree]
+    lines = [proc.command_line(process.pid) for process in tree]
     return tree if any(line.startswith(b"tail\0") for line in lines) else []
 
 
@@ -257,7 +261,8 @@ def test_it_asks_about_an_untrusted_repository_and_enter_trusts_it(
     assert home.locked() == []
     client.answer("Trust this folder?", "Enter")
     client.await_screen(READY)
-    assert f'[projects."{work.resolve()}"]' in (home.folder / "config.toml").read_text()
+    trusted = f'[projects."{work.resolve()}"]'
+    wait_for("it has noted the answer", lambda: trusted in (home.folder / "config.toml").read_text())
     # A directory that is no repository is not asked about.
     assert launch(start, codex_home("b", trusted=[], asks=True), "-C", str(home.folder))
 

@@ -19,6 +19,7 @@ from circus_failover.policy.health import Fault as Shown
 from circus_failover.policy.health import Health, decide
 from circus_failover.settings import Account, Settings, Shared
 from circus_failover.words import BootStage, Credentials, FaultKind, State
+from tests import proc
 from tests.clients.accounts import CodexHome
 from tests.clients.client import Client, Start
 from tests.clients.faults import Fault
@@ -29,6 +30,10 @@ MakeHome = Callable[..., CodexHome]
 LONG_TOOL = "[[bash tail -f /dev/null]]"
 SOON_SECS = 5.0
 """The time in which a state has to be right. It is waited for the client first, whose time it is not."""
+MENU = "Approaching rate limits"
+"""What asks for another model says at its head."""
+IDLE_TITLE = r"^\w+$"
+"""The name of its working directory, and nothing before it."""
 codex = CodexRuntime()
 DIALOGS = {dialog.name: dialog for dialog in codex.dialogs}
 
@@ -40,6 +45,12 @@ def agent(home: CodexHome, work: Path, **options: str) -> AgentSettings:
     watcher = {"name": "bob", "cmd": "failover-session", "working_dir": str(work)}
     ours = {"runtime": "codex", "account": home.name, "socket": str(work / "s"), **options}
     return agent_settings.parse({**watcher, **{f"failover.{k}": v for k, v in ours.items()}}, settings, "ini")
+
+
+def runs_the_tool(client: Client) -> bool:
+    """Say whether the long tool runs below a client."""
+    tree = process_table.descendants(client.process())
+    return any(proc.command_line(process.pid).startswith(b"tail\0") for process in tree)
 
 
 class Launch:
@@ -148,7 +159,9 @@ def test_every_fault_of_its_account_is_told_and_over_when_it_answers_again(
             assert health.fault.window == ("5-hour" if fault is Fault.LIMIT_5H else "weekly")
         if fault is Fault.NEAR_LIMIT:
             assert health.what == "dialog: model", "it takes what is typed, and Enter changes the model"
+            launch.client.await_screen(MENU)
             launch.client.press(*DIALOGS["model"].answers["keep"])
+            wait_for("its menu is away", lambda: MENU not in launch.client.screen())
             launch.becomes(State.IDLE)
     mock.fail(Fault.HANG, home.key)
     launch.client.prompt("hang")
@@ -156,6 +169,7 @@ def test_every_fault_of_its_account_is_told_and_over_when_it_answers_again(
     assert launch.becomes(State.WORKING).fault is None
     mock.heal()
     launch.client.await_screen("heard: hang")
+    launch.client.await_title(IDLE_TITLE)
     launch.becomes(State.IDLE)
 
 
@@ -175,8 +189,12 @@ def test_from_a_question_about_trust_to_a_death_in_the_middle_of_a_tool(
     assert first.health().what == "dialog: trust"
     first.client.answer("Trust this folder?", "Enter")
     ready = first.boots(BootStage.READY)
-    report = codex.check_home(below, home.folder, home.variables, ())
-    assert (report.credentials, report.problems) == (Credentials.PRESENT, ())
+
+    def noted() -> Credentials | None:
+        report = codex.check_home(below, home.folder, home.variables, ())
+        return report.credentials if report.problems == () else None
+
+    assert wait_for("its answer is noted and understood", noted) is Credentials.PRESENT
     assert [ready.conversation] == home.locked()
     first.becomes(State.IDLE)
     assert codex.resume(below, str(ready.conversation), home.folder) is None, "there is no turn to go on with"
@@ -194,14 +212,17 @@ def test_from_a_question_about_trust_to_a_death_in_the_middle_of_a_tool(
     mock.release()
     first.client.press("Escape")
     first.client.await_screen("Conversation interrupted")
+    first.client.await_title(IDLE_TITLE)
     first.becomes(State.IDLE)
     second.client.await_screen("heard: remember KIWI")
+    second.client.await_title(IDLE_TITLE)
     second.becomes(State.IDLE)
     seen = [codex.look(launch.place) for launch in (first, second)]
     assert [one.conversation for one in seen] == [ready.conversation, other]
     assert all(one.last_activity is not None and one.last_activity >= first.launched_at for one in seen)
 
     first.client.prompt(f"do {LONG_TOOL}")
+    wait_for("its tool runs", lambda: runs_the_tool(first.client))
     first.becomes(State.WORKING, what="exec_command")
     tree = process_table.descendants(first.client.process())
     homes = [home.folder, codex_home("c", shared=True).folder]
@@ -223,6 +244,7 @@ def test_from_a_question_about_trust_to_a_death_in_the_middle_of_a_tool(
     assert third.health().fault is None, "the turn that was killed is none of this launch"
     third.client.prompt("go on")
     third.client.await_screen("heard: go on; before: remember PAPAYA, do")
+    third.client.await_title(IDLE_TITLE)
     third.becomes(State.IDLE)
     assert codex.look(third.place).conversation == ready.conversation
 

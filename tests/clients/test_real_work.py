@@ -99,6 +99,7 @@ def test_a_pool_of_clients_does_its_work_through_a_death_and_a_lost_server(
     assert fleet.launches(owner)[1].assignment == "alpha"
 
     # Its tmux server is lost: the same conversation goes on, and is told so.
+    wait_for("its tool runs again", lambda: real.tools(owner, "bash"), LONGEST_SECS)
     conversation = fleet.view(owner)["conversation"]
     os.kill(fleet.view(owner)["server_pid"], signal.SIGKILL)
     wait_for("it is told to go on", lambda: assignment(fleet, "alpha")["retries"] == 2, LONGEST_SECS)

@@ -56,10 +56,7 @@ class AccountFleet:
             kind: one of `standin.WINDOWS` or `standin.REFUSALS`.
         """
         until = int(time.time() + secs) if secs else 0
-        file = self.homes[account] / standin.LIMIT_FILE
-        new = file.with_suffix(".tmp")
-        new.write_text(f"{until} {kind}\n")
-        new.rename(file)
+        _put(self.homes[account] / standin.LIMIT_FILE, f"{until} {kind}\n")
         return until
 
     def lift(self, account: str) -> None:
@@ -69,7 +66,7 @@ class AccountFleet:
     def used(self, account: str, percent: float, secs: float = 3600.0, window: str = "five_hour") -> None:
         """Let an account's agents tell, with their next answer, how much of a window is used."""
         line = f"{window} {percent:g} {int(time.time() + secs)}\n"
-        (self.homes[account] / standin.USAGE_FILE).write_text(line)
+        _put(self.homes[account] / standin.USAGE_FILE, line)
 
     # -- conversations ---------------------------------------------------------------------------------
 
@@ -110,7 +107,10 @@ class AccountFleet:
         found = []
         for name, home in self.homes.items():
             for path in (home / "sessions").glob("*.json"):
-                said = json.loads(path.read_text())
+                try:
+                    said = json.loads(path.read_text())
+                except FileNotFoundError:  # it has ended just now
+                    continue
                 if said["sessionId"] == conversation and os.path.exists(f"/proc/{said['pid']}"):
                     found.append((name, int(said["pid"])))
         return found
@@ -130,3 +130,10 @@ class AccountFleet:
             return view if view["state"] == state else None
 
         return wait_for(f"{name} is {state}", look)
+
+
+def _put(file: Path, text: str) -> None:
+    """Write a file that agents read at any moment: all of it is there, or nothing."""
+    new = file.with_suffix(".tmp")
+    new.write_text(text)
+    new.rename(file)

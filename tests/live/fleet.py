@@ -26,6 +26,7 @@ from circus_failover import process_table, tmux
 from circus_failover.canary import watched
 from circus_failover.records import LaunchRow
 from circus_failover.store import Reader, open_reader
+from tests import proc
 from tests.live import forked
 
 BIN = Path(sys.executable).parent
@@ -38,6 +39,7 @@ def wait_for(what: str, probe: Callable[[], T | None], timeout: float = 20.0) ->
     """Return the first true answer of `probe`; fail, saying what was awaited, after `timeout` seconds."""
     until = time.monotonic() + timeout
     last: object = None
+    pause = 0.005
     while True:
         try:
             last = probe()
@@ -48,7 +50,8 @@ def wait_for(what: str, probe: Callable[[], T | None], timeout: float = 20.0) ->
                 return last  # type: ignore[return-value]
         if time.monotonic() > until:
             raise AssertionError(f"not within {timeout:g} s: {what} (last: {last!r})")
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
 
 
 class Fleet:
@@ -292,8 +295,9 @@ class Fleet:
         wake = [line for line in lines if line["ev"] == "wake" and line["mode"] in ("fresh", "resume")][-1]
         logged = (wake["mode"], wake["cause"], wake["conversation"], wake["parked_by"] or None)
         assert logged == (launch.mode, launch.wake_cause, launch.conversation, launch.parked_by)
-        environment = process_table.environ(view["pid"]) or frozenset()
-        assert f"FAILOVER_CONVERSATION={launch.conversation}".encode() in environment
+        told = f"FAILOVER_CONVERSATION={launch.conversation}".encode()
+        # The shell that becomes the agent has the agent's pid, and none of its variables yet.
+        wait_for(f"{name} is told {told!r}", lambda: told in (process_table.environ(view["pid"]) or ()))
         return launch
 
     def lifecycle(self) -> list[dict[str, str]]:
@@ -374,6 +378,10 @@ class Fleet:
                 if mark in environment or folder + b"/" in line:
                     found.append(stat.id)
         return found
+
+    def running(self, word: bytes) -> list[int]:
+        """Return the pids of this fleet's processes that have a word on their command line."""
+        return [one.pid for one in self.processes() if word in proc.command_line(one.pid)]
 
     def close(self) -> None:
         """End everything this fleet started, circusd first, so that nothing comes back."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from circus_failover import process_table, tmux
 from circus_failover.process_table import ProcessId
+from tests import proc
 from tests.live.fleet import wait_for
 
 Open = Callable[..., "Terminal"]
@@ -223,12 +224,8 @@ def _known(pid: int) -> ProcessId:
 
 def command_lines() -> list[bytes]:
     """Return the command line of every process, as `ps` shows them to everybody."""
-    found = []
     # Not Path.glob, which fails where a process ends just then (Python 3.11).
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            found.append(Path(f"/proc/{name}/cmdline").read_bytes())
-    return found
+    return [proc.command_line(int(name)) for name in filter(str.isdigit, os.listdir("/proc"))]
 
 
 def shell(script: str, *arguments: str) -> Sequence[str]:

@@ -67,7 +67,7 @@ def test_at_a_limit_each_is_moved_held_parked_or_left_as_it_says_and_comes_back_
     assert fleet.ctl("stop", "wait").code == 0 and fleet.view("wait")["phase"] == "stopped"
 
     # Both are exhausted now: it is held until the first one resets, and then it goes on where it was.
-    accounts.limit("two", 2)
+    accounts.limit("two", 5)
     fleet.type("bob", "and on")
     fleet.await_phase("bob", "held")
     fleet.end(signal.SIGKILL)

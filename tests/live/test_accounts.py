@@ -10,6 +10,7 @@ from pathlib import Path
 from circus_failover import process_table
 from circus_failover.agents import RUNTIMES
 from circus_failover.canary import watched
+from tests import proc
 from tests.clients.accounts import make_claude_home
 from tests.live.fleet import Fleet, wait_for
 
@@ -42,8 +43,7 @@ def told(fleet: Fleet, *names: str) -> str:
             with contextlib.suppress(OSError):  # a socket
                 found.append(f"{name}\n{Path(folder, name).read_bytes().decode(errors='replace')}")
     for pid in process_table.table():
-        with contextlib.suppress(OSError):
-            found.append(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"))
+        found.append(proc.command_line(pid).decode(errors="replace"))
     for name in names:
         for verb in ("options", "stats", "explain", "history"):
             found.append(repr(fleet.call(verb, name=name)))
@@ -67,7 +67,8 @@ def test_a_secret_is_with_its_agent_alone_while_it_is_up_after_failed_launches_a
 ) -> None:
     path = account(fleet, f"TOKEN={SECRET}\nexport QUOTED='{SECRET} $HOME'\n")
     fleet.agent("alpha", failover__account="main")
-    fleet.agent("lost", failover__account="main", failover__command="no-such-program", autostart="False")
+    lost = {"failover__command": "no-such-program", "failover__ready_secs": "60"}
+    fleet.agent("lost", failover__account="main", autostart="False", **lost)
     fleet.agent("plain")
     fleet.canary(interval="0.2")
 
@@ -97,8 +98,9 @@ def test_a_secret_is_with_its_agent_alone_while_it_is_up_after_failed_launches_a
     fleet.start()
     (view,) = fleet.await_up("alpha")
     assert view["generation"] == 3 and not script.exists()
+    fleet.await_screen("alpha", "standin ready")  # the shell that becomes it has none of its variables yet
     assert {f"TOKEN={SECRET}", f"QUOTED={SECRET} $HOME", f"FAILOVER_HOME={home}"} <= environment(view["pid"])
-    assert carrying(fleet) == {view["pid"]}
+    wait_for("it alone carries it", lambda: carrying(fleet) == {view["pid"]})
     failed = fleet.ctl("start", "lost")
     assert failed.code == 3 and "no-such-program" in failed.err
     assert SECRET not in told(fleet, "alpha", "lost", "plain") + failed.err
@@ -115,7 +117,8 @@ def test_a_secret_is_with_its_agent_alone_while_it_is_up_after_failed_launches_a
     path.write_text(f"TOKEN={SECRET} {SECRET}\n")
     fleet.end(signal.SIGKILL)
     fleet.start()
-    (adopted,) = fleet.await_up("alpha")
+    fleet.await_up("alpha")
+    adopted = fleet.view("alpha")  # up it is from the first moment on, and what is found of it comes later
     assert adopted["pid"] == view["pid"]
     assert f"env_file {path}:1: found a line that cannot be used" in adopted["reason"]
     assert SECRET not in told(fleet, "alpha", "lost")
@@ -158,6 +161,8 @@ def test_an_agent_s_environment_is_clean_whatever_circusd_was_started_from(fleet
     fleet.sections["env:copies"] = {deliberate: "mine", "HOME": str(fleet.folder)}
     fleet.start(**foreign, PLAIN="copied")
     alpha, copies = fleet.await_up("alpha", "copies")
+    for name in ("alpha", "copies"):
+        fleet.await_screen(name, "standin ready")  # the shell that becomes it has none of its variables yet
 
     for name, view in (("alpha", alpha), ("copies", copies)):
         has = environment(view["pid"])

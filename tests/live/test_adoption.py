@@ -225,6 +225,7 @@ class TestRestored:
             fleet.end(signal.SIGTERM)
         for view in views:
             os.kill(view["pid"], signal.SIGKILL)
+        wait_for("all have ended", lambda: not any(alive(view["pid"]) for view in views))
         if not while_down:
             for name in policies[:2]:
                 fleet.await_phase(name, "down")

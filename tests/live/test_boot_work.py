@@ -115,13 +115,14 @@ def test_a_server_that_does_not_answer_proves_nothing(terminal: Open) -> None:
 
 def test_one_boot_is_watched_by_one_worker_and_not_kept_from_it_by_the_agents_lock(terminal: Open) -> None:
     opened = terminal(*STANDIN, "--boot", "600")
-    order = boot(opened, "ready", lock=str(opened.folder / "boot.bob"), secs=2.0)
+    order = boot(opened, "ready", lock=str(opened.folder / "boot.bob"))
     first = opened.start(order)
     wait_for("the watch", (opened.folder / "boot.bob").exists)
     wait_for("a second is turned away", lambda: opened.run(order) == 75)
     assert not opened.lock.exists()
+    os.kill(opened.agent.pid, signal.SIGKILL)
     assert first.wait(20) == 0
-    assert [report["outcome"] for report in opened.reports()] == ["timeout"]
+    assert [report["outcome"] for report in opened.reports()] == ["gone"]
 
 
 def test_a_watch_that_dies_is_started_again(terminal: Open) -> None:
@@ -177,6 +178,8 @@ def watched(terminal: Open, monkeypatch: pytest.MonkeyPatch) -> Callable[..., di
     def watch(told: Told, script: str = "exec sleep 600", **changes: Any) -> dict[str, Any]:
         monkeypatch.setitem(RUNTIMES, "told", told)
         opened = terminal(*shell(script))
+        if "shown" in script:
+            opened.await_screen("shown")
         order = boot(opened, **{"match": None, "runtime": "told", **changes})
         return Order.load(json.loads(order.read_bytes())).carry_out()
 
@@ -250,8 +253,8 @@ def test_keys_are_pressed_only_while_no_other_worker_is_at_the_agent(
         fcntl.flock(lock, other)
         dialogs = {"trust": "accept"}
         watched(Told(ASKS, looks=True), script, agent_lock=lock.name, dialogs=dialogs, secs=2.0)
-    pressed = (folder / "pressed").read_text()
-    assert pressed == ("y" if other == fcntl.LOCK_UN else "")
+    wanted = "y" if other == fcntl.LOCK_UN else ""
+    wait_for("it reads", lambda: (folder / "pressed").read_text() == wanted)
 
 
 def test_an_adapter_that_fails_is_shown_when_the_time_is_over(

@@ -22,15 +22,16 @@ from circus_failover.process_table import ProcessId
 from circus_failover.server_watches import cause_of
 from tests.live.fleet import Fleet, alive, wait_for
 from tests.live.test_server_deaths import (
+    all_watched,
     await_dead,
     canary_of,
     exits_of,
     lasting_fleet,
+    no_plugin_lives,
     once_each,
-    running_servers,
     server_exits,
 )
-from tests.live.with_plugins import NEVER, await_watched, with_canary
+from tests.live.with_plugins import NEVER, with_canary
 
 CIRCUSD_POINTS = [
     *("intent-written", "worker-started", "report-taken-in"),
@@ -104,7 +105,7 @@ def up(fleet: Fleet, *names: str) -> None:
     """Start agents at once, and wait until the canary watches them all."""
     fleet.call_all(*({"command": "start", "name": name, "waiting": True} for name in names))
     fleet.await_up(*names)
-    await_watched(fleet, *running_servers(fleet))
+    all_watched(fleet)
 
 
 def stop(fleet: Fleet, cast: Cast) -> None:
@@ -146,7 +147,7 @@ def comes_out_right(fleet: Fleet, cast: Cast) -> None:
     """Everything that must hold in the end, whatever died on the way."""
     wait_for("all is over", lambda: over(fleet, cast))
     (view,) = fleet.await_up(cast.stays)
-    await_watched(fleet, *running_servers(fleet))
+    all_watched(fleet)
     assert exits_of(fleet, cast.stops) == exits_of(fleet, cast.leaves) == []
     for name, cause in causes(fleet, cast).items():
         (line,) = exits_of(fleet, name)
@@ -164,7 +165,11 @@ def comes_out_right(fleet: Fleet, cast: Cast) -> None:
     await_dead(fleet, cast.stays, "server-ended")
     (line,) = exits_of(fleet, cast.stays)
     assert (line["cause"], line["agents"]) == ("orderly-unintended", cast.stays)
-    await_watched(fleet, *running_servers(fleet))
+    all_watched(fleet)
+
+
+def answers(fleet: Fleet) -> bool:
+    return bool(fleet.call("numwatchers", timeout=1.0)["status"] == "ok")
 
 
 @pytest.mark.parametrize("point", CIRCUSD_POINTS)
@@ -177,9 +182,10 @@ def test_circusd_dies_at_the_same_seam_again_and_again(fleet: Fleet, point: str)
     fleet.crashed()
     for _ in range(CRASHES):
         fleet.start(crash_at=point, wait=False)
-        stop(fleet, cast)
         assert fleet.circusd is not None
         circusd = fleet.circusd
+        wait_for("it dies, or answers", lambda c=circusd: c.poll() is not None or answers(fleet))
+        stop(fleet, cast)
         wait_for("it dies, or all is over", lambda c=circusd: c.poll() is not None or over(fleet, cast))
         if circusd.poll() is None:
             break
@@ -211,27 +217,27 @@ def test_every_worker_dies_at_a_seam_and_another_circusd_finishes(fleet: Fleet, 
     comes_out_right(fleet, cast)
 
 
-def next_canary(state: str, point: str) -> ProcessId:
-    """See to it that a canary runs that dies at a point, and return it, also when it has by then."""
+def next_canary(state: str, point: str, before: ProcessId) -> ProcessId:
+    """See to it that a canary runs that dies at a point, and return it, also when it has by then.
+
+    Args:
+        before: the last one; it has ended, or is about to.
+    """
 
     def who() -> ProcessId:
         said = json.loads(Path(state, watched.LOCK).read_text())
         return ProcessId(said["pid"], said["start"])
 
-    before = wait_for("there was one", who)
-
     def another() -> ProcessId | None:
         starting.start(state)
         now = who()
-        environment = process_table.environ(now.pid)
-        if environment is not None and f"FAILOVER_CRASH_AT={point}".encode() not in environment:
-            # One that the plugin of the last circusd has started, which had not been ended yet.
-            process_table.send(now, signal.SIGKILL)
-            return None
         return now if now != before else None
 
     wait_for("the last one has ended", lambda: not process_table.may_run(before))
-    return wait_for("the next one", another)
+    canary = wait_for("the next one", another)
+    environment = process_table.environ(canary.pid)
+    assert environment is None or f"FAILOVER_CRASH_AT={point}".encode() in environment
+    return canary
 
 
 @pytest.mark.parametrize("point", CANARY_POINTS)
@@ -240,16 +246,18 @@ def test_every_canary_dies_at_a_seam_until_one_does_not(
 ) -> None:
     cast, state = CASTS[point], str(fleet.state)
     fleet.end(signal.SIGKILL)
+    wait_for("nobody is left who starts one that does not die", lambda: no_plugin_lives(fleet))
     monkeypatch.setenv("FAILOVER_CRASH_AT", point)
     fleet.start(crash_at=point)
     # Whoever starts one from here on, circusd, its plugin or this test, it dies at this point.
-    process_table.send(canary_of(fleet), signal.SIGKILL)
-    canary = next_canary(state, point)
+    first = canary_of(fleet)
+    process_table.send(first, signal.SIGKILL)
+    canary = next_canary(state, point, first)
     up(fleet, *cast.all)
     act(fleet, cast)
     for _ in range(3):
         wait_for("it died", lambda one=canary: not process_table.may_run(one))
-        canary = next_canary(state, point)
+        canary = next_canary(state, point, canary)
     fleet.end(signal.SIGKILL)
     monkeypatch.delenv("FAILOVER_CRASH_AT")
     fleet.start()

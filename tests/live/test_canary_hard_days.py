@@ -224,7 +224,7 @@ def test_a_socket_that_somebody_removed_is_made_again(yard: Yard) -> None:
     # As the plugin does at each tick.
     starting.start(yard.dir)
     wait_for("an answer", lambda: asking.ask(yard.dir, ask="status"))
-    assert yard.armed() == {server.server.pid, second.server.pid}
+    wait_for("both to be armed", lambda: yard.armed() == {server.server.pid, second.server.pid})
     assert yard.holder() == canary
 
 

@@ -74,9 +74,10 @@ def test_with_agents_there_is_a_canary_that_watches_every_server(running: Fleet)
 
 
 def test_killed_it_is_back_and_watches_every_server_again(running: Fleet) -> None:
+    recorded = running.exits()
     after = another(running, the_canary(running))
     assert await_watched(running, *servers(running))["pid"] == after.pid
-    assert not running.exits()
+    assert running.exits() == recorded
 
 
 def test_the_plugin_ends_and_restarts_without_its_canary(running: Fleet) -> None:

@@ -19,6 +19,7 @@ from circus_failover import process_table, spool
 from circus_failover.canary import asking, exit_status, starting, watched
 from circus_failover.logfmt import timestamp
 from circus_failover.process_table import ProcessId
+from tests import proc
 from tests.live.canary_yard import Yard, await_gone, kill, opened, tmux
 from tests.live.fleet import wait_for
 
@@ -162,7 +163,8 @@ def test_an_end_that_is_meant_is_not_recorded_and_one_that_is_not_is(yard: Yard)
         tmux(server.socket, "kill-server")
     yard.await_deaths(orderly_killed, withdrawn, last)
     yard.await_settled(any_killed, orderly_ended)
-    wait_for("all to be noticed", lambda: not yard.ask(ask="status")["servers"])
+    # With nothing left to watch it may have ended by then.
+    wait_for("all to be noticed", lambda: not (asking.ask(yard.dir, ask="status") or {}).get("servers"))
     recorded = {int(line["server_pid"]): line["cause"] for line in yard.lines()}
     assert recorded == {
         orderly_killed.server.pid: "killed",
@@ -174,11 +176,11 @@ def test_an_end_that_is_meant_is_not_recorded_and_one_that_is_not_is(yard: Yard)
 
 
 def test_a_server_that_was_taken_off_the_list_is_watched_no_more(yard: Yard) -> None:
-    server = yard.watched_server()
+    server, stays = yard.watched_server(), yard.watched_server()
     yard.canary()
     watched.remove(yard.dir, server.name)
-    assert asking.ask(yard.dir, ask="look", server=server.name) == {"status": "ok"}
-    assert yard.ask(ask="status")["servers"] == []
+    assert yard.ask(ask="look", server=server.name) == {"status": "ok"}
+    assert [each["pid"] for each in yard.ask(ask="status")["servers"]] == [stays.server.pid]
 
 
 def test_the_end_of_a_drill_is_recorded_apart_and_nobodys_death(yard: Yard) -> None:
@@ -194,25 +196,25 @@ def test_the_end_of_a_drill_is_recorded_apart_and_nobodys_death(yard: Yard) -> N
 
 def test_a_pid_that_was_given_away_is_not_the_server(yard: Yard) -> None:
     socket, server = yard.server()
-    earlier = yard.listed(socket, ProcessId(server.pid, server.start - 100))
+    earlier, stays = yard.listed(socket, ProcessId(server.pid, server.start - 100)), yard.watched_server()
     yard.canary()
     yard.await_deaths(earlier)
     (line,) = yard.lines()
     assert (line["detected"], line["status"], line["how"], line["cause"]) == (
         *("post-factum", "unknown", "none", "unknown"),
     )
-    assert yard.armed() == set()
+    assert yard.armed() == {stays.server.pid}
     assert process_table.alive(server)
 
 
 def test_a_server_reborn_on_the_same_socket_is_another_server(yard: Yard) -> None:
-    first = yard.watched_server()
+    first, stays = yard.watched_server(), yard.watched_server()
     yard.canary()
     kill(first.server)
     await_gone(first.server)
     second = yard.listed(*yard.server(Path(first.socket)))
     assert asking.poke(yard.dir, second.name)
-    wait_for("the second", lambda: yard.armed() == {second.server.pid})
+    wait_for("the second", lambda: yard.armed() == {second.server.pid, stays.server.pid})
     kill(second.server)
     yard.await_deaths(first, second)
     assert [(line["socket"], int(line["server_pid"]), line["detected"]) for line in yard.lines()] == [
@@ -316,6 +318,7 @@ def test_a_canary_that_dies_over_a_record_leaves_one_line_and_the_next_one_repor
 
 def test_a_server_that_is_put_on_the_list_again_after_its_death_has_no_second_line(yard: Yard) -> None:
     server = yard.watched_server(asked_at=time.time() - 1000)
+    yard.watched_server()  # so that the canary stays
     yard.canary()
     kill(server.server)
     yard.await_deaths(server)
@@ -341,10 +344,7 @@ def canaries(yard: Yard) -> list[ProcessId]:
     """Return the canaries of a state directory that run."""
     found = []
     for pid, entry in process_table.table().items():
-        try:
-            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
+        arguments = proc.command_line(pid).split(b"\0")
         if str(starting.PROCESS).encode() in arguments and yard.dir.encode() in arguments:
             found.append(entry.id)
     return found
@@ -352,8 +352,10 @@ def canaries(yard: Yard) -> list[ProcessId]:
 
 def test_a_canary_that_is_told_to_end_leaves_the_list_to_the_next_one(yard: Yard) -> None:
     server = yard.watched_server()
-    kill(yard.canary(), signal.SIGTERM)
-    wait_for("its socket to go", lambda: asking.ask(yard.dir, ask="status") is None)
+    canary = yard.canary()
+    kill(canary, signal.SIGTERM)
+    await_gone(canary)
+    assert not os.path.exists(os.path.join(yard.dir, watched.SOCKET))
     yard.canary()
     assert yard.armed() == {server.server.pid}
     kill(server.server)
@@ -362,11 +364,11 @@ def test_a_canary_that_is_told_to_end_leaves_the_list_to_the_next_one(yard: Yard
 
 
 def test_with_nothing_left_to_watch_it_ends_by_itself_and_not_before(yard: Yard) -> None:
-    first = yard.watched_server()
+    first, (socket, later) = yard.watched_server(), yard.server()
     canary = yard.canary()
     kill(first.server)
     yard.await_deaths(first)
-    second = yard.watched_server()
+    second = yard.listed(socket, later)
     assert asking.poke(yard.dir, second.name)
     wait_for("the second", lambda: yard.armed() == {second.server.pid})
     kill(second.server)

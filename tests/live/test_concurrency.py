@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from circus_failover import process_table
-from tests.live.fleet import BIN, STANDIN, Fleet, alive, wait_for
+from tests.live.fleet import STANDIN, Fleet, alive, wait_for
 
 
 def named(fleet: Fleet, name: str) -> list[int]:
@@ -120,10 +119,11 @@ def test_one_restart_of_many_at_once_is_one_new_launch(fleet: Fleet) -> None:
 
 def test_an_agent_that_dies_while_it_is_stopped_or_restarted_is_recorded_once(fleet: Fleet) -> None:
     for verb in ("stop", "restart"):
-        fleet.agent(f"bob-{verb}", failover__command=f"{STANDIN} --ignore-term", failover__stop_secs="5")
+        fleet.agent(f"bob-{verb}", failover__command=f"{STANDIN} --ignore-term", failover__stop_secs="60")
     fleet.start()
     for view in fleet.await_up("bob-stop", "bob-restart"):
         name, verb = view["identity"], view["identity"].split("-")[1]
+        fleet.await_screen(name, "standin ready")
         fleet.call(verb, name=name) if verb == "stop" else Clients(fleet).send(verb, name=name)
         fleet.await_phase(name, "stopping")
         os.kill(view["pid"], signal.SIGKILL)
@@ -191,18 +191,14 @@ def test_circusd_killed_amid_many_ends_and_the_next_one_settles_them_all(fleet: 
         fleet.agent(name, failover__command=f"{STANDIN} --ignore-term", failover__stop_secs="1.5")
     fleet.start()
     fleet.await_up(*names)
-    for place, name in enumerate(names):
-        if place % 3:
-            subprocess.Popen(
-                [str(BIN / "failoverctl"), "stop" if place % 3 == 1 else "restart", name],
-                env=fleet.environment,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+    for name in names:
+        fleet.await_screen(name, "standin ready")
+    verbs = {name: ("", "stop", "restart")[place % 3] for place, name in enumerate(names) if place % 3}
+    fleet.call_all(*({"command": verb, "name": name} for name, verb in verbs.items()), timeout=0)
 
     def intents() -> bool:
         with fleet.store() as store:
-            return len(store.open_actions()) == 6
+            return all(store.actions(name) for name in verbs)
 
     wait_for("six intents", intents)
     fleet.end(signal.SIGKILL)
@@ -268,10 +264,12 @@ def test_a_death_while_the_store_is_held_is_stored_later(fleet: Fleet) -> None:
     assert now["generation"] == 2
 
 
-def test_a_worker_s_report_waits_while_the_store_is_held(fleet: Fleet) -> None:
-    fleet.agent("bob", failover__command=f"{STANDIN} --ignore-term", failover__stop_secs="1")
+def being_stopped(fleet: Fleet) -> dict[str, Any]:
+    """Have a worker at an end that will not be over before its agent is killed; return that agent's view."""
+    fleet.agent("bob", failover__command=f"{STANDIN} --ignore-term", failover__stop_secs="60")
     fleet.start()
     (view,) = fleet.await_up("bob")
+    fleet.await_screen("bob", "standin ready")
     fleet.call("stop", name="bob")
 
     def working() -> bool:
@@ -279,8 +277,13 @@ def test_a_worker_s_report_waits_while_the_store_is_held(fleet: Fleet) -> None:
             return bool(store.actions("bob")[0].worker_pid)
 
     wait_for("a worker", working)
+    return view
+
+
+def test_a_worker_s_report_waits_while_the_store_is_held(fleet: Fleet) -> None:
+    view = being_stopped(fleet)
     with held(fleet):
-        wait_for("the agent is gone", lambda: not alive(view["pid"]))
+        os.kill(view["pid"], signal.SIGKILL)
         wait_for("the report waits", lambda: list((fleet.state / "spool").glob("*-ended.json")))
         wait_for("the trouble is seen", lambda: "locked" in (fleet.call("fleet")["circusd"]["trouble"] or ""))
         assert list((fleet.state / "spool").glob("*-ended.json"))
@@ -291,12 +294,9 @@ def test_a_worker_s_report_waits_while_the_store_is_held(fleet: Fleet) -> None:
 
 def test_a_report_that_came_while_the_store_was_held_survives_circusd_too(fleet: Fleet) -> None:
     """circusd dies before it could store the end; an agent that was started since is not touched by it."""
-    fleet.agent("bob", failover__command=f"{STANDIN} --ignore-term", failover__stop_secs="1")
-    fleet.start()
-    (view,) = fleet.await_up("bob")
-    fleet.call("stop", name="bob")
+    view = being_stopped(fleet)
     with held(fleet):
-        wait_for("the agent is gone", lambda: not alive(view["pid"]), 30)
+        os.kill(view["pid"], signal.SIGKILL)
         wait_for("the trouble is seen", lambda: "locked" in (fleet.call("fleet")["circusd"]["trouble"] or ""))
         fleet.end(signal.SIGKILL)
     fleet.start()

@@ -117,6 +117,8 @@ def test_a_client_that_exits_for_a_limit_or_a_login_is_not_held_and_one_that_mer
         fleet.agent(name, failover__crash_max="1", failover__restart="lazy")
     fleet.start()
     fleet.await_up(*faults)
+    for name in faults:
+        fleet.await_screen(name, "standin ready")
     with fleet.store() as store:
         rows = store.agents()
     looks = []
@@ -161,6 +163,7 @@ def test_an_exit_with_0_while_no_circusd_ran_holds_nobody(fleet: Fleet) -> None:
     fleet.agent("alpha", failover__restart="lazy", failover__crash_max="1")
     fleet.start()
     (view,) = fleet.await_up("alpha")
+    fleet.await_screen("alpha", "standin ready")
     fleet.end()
     fleet.type("alpha", "/exit")
     wait_for("it has ended", lambda: not alive(view["pid"]))

@@ -36,27 +36,14 @@ def carrying(fleet: Fleet, name: str) -> list[ProcessId]:
     return [p for p in fleet.processes() if mark in (process_table.environ(p.pid) or frozenset())]
 
 
-def running(fleet: Fleet, word: str) -> list[int]:
-    """Return the fleet's processes that have a word on their command line."""
-    found = []
-    for process in fleet.processes():
-        try:
-            line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if word.encode() in line:
-            found.append(process.pid)
-    return found
-
-
 def copies(fleet: Fleet) -> list[int]:
     """Return the live stand-ins: more than one for one agent is the worst that can happen."""
-    agents = set(running(fleet, "circus_failover.standin"))
+    agents = set(fleet.running(b"circus_failover.standin"))
     return [pid for pid in agents if alive(pid)]
 
 
 def workers(fleet: Fleet) -> list[int]:
-    return running(fleet, "circus_failover.worker")
+    return fleet.running(b"circus_failover.worker")
 
 
 def launches(fleet: Fleet, name: str = "bob") -> list[LaunchRow]:
@@ -79,6 +66,12 @@ def worker(fleet: Fleet) -> ProcessId:
         return process if process is not None and process_table.alive(process) else None
 
     return wait_for("a worker", look)
+
+
+def relieved(fleet: Fleet, first: ProcessId, pid: int) -> None:
+    """Wait for the worker that takes over from `first`, and spare it the grace that the agent has."""
+    wait_for("another worker", lambda: (now := worker(fleet)) != first and process_table.alive(now))
+    os.kill(pid, signal.SIGKILL)
 
 
 def prepared(fleet: Fleet, crash_at: str | None = None, stop_secs: str = "0.4") -> tuple[int, int]:
@@ -104,7 +97,8 @@ def settled(fleet: Fleet, verb: str, pid: int, daemon: int) -> None:
     if verb == "restart":
         (view,) = fleet.await_up("bob")
         assert view["generation"] == 2
-        assert copies(fleet) == [view["pid"]]
+        # It is up once it has run for a moment: it may be its launch script still.
+        wait_for("one copy", lambda: copies(fleet) == [view["pid"]])
     else:
         wait_for("no copy", lambda: not copies(fleet))
     if verb == "stop":
@@ -122,8 +116,8 @@ def settled(fleet: Fleet, verb: str, pid: int, daemon: int) -> None:
         assert [a.outcome for a in store.actions("bob")] == ["ended"]
     assert len(ends) == 1
     wait_for("no worker", lambda: not workers(fleet))
-    spool = [path.name for path in (fleet.state / "spool").iterdir() if path.name != "wake.sock"]
-    assert spool == []
+    # tmux may report late, on its own, that the pane has died; a tick takes that in.
+    wait_for("nothing waits in the spool", lambda: os.listdir(fleet.state / "spool") == ["wake.sock"])
     left = [path.name for path in (fleet.state / "run").iterdir() if path.name.startswith("action-")]
     assert left == []
 
@@ -164,23 +158,23 @@ def send(fleet: Fleet, verb: str) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_circusd_and_the_worker_die_together(fleet: Fleet, verb: str) -> None:
-    pid, daemon = prepared(fleet, stop_secs="1.5")
+    pid, daemon = prepared(fleet, crash_at="worker-started", stop_secs="60")
     send(fleet, verb)
+    fleet.crashed()
     process = worker(fleet)
-    fleet.end(signal.SIGKILL)
     process_table.send(process, signal.SIGKILL)
     wait_for("the worker is gone", lambda: not process_table.alive(process))
     assert alive(pid)
     fleet.start()
+    relieved(fleet, process, pid)
     settled(fleet, verb, pid, daemon)
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_circusd_dies_and_the_worker_finishes_alone(fleet: Fleet, verb: str) -> None:
-    pid, daemon = prepared(fleet, stop_secs="1")
+    pid, daemon = prepared(fleet, crash_at="worker-started", stop_secs="1")
     send(fleet, verb)
-    worker(fleet)
-    fleet.end(signal.SIGKILL)
+    fleet.crashed()
     wait_for("the agent is gone", lambda: not alive(pid) and not alive(daemon))
     wait_for("its report waits", lambda: list((fleet.state / "spool").glob("*-ended.json")))
     wait_for("the worker is gone", lambda: not workers(fleet))
@@ -190,13 +184,14 @@ def test_circusd_dies_and_the_worker_finishes_alone(fleet: Fleet, verb: str) -> 
 
 
 def test_the_next_circusd_starts_while_the_worker_of_the_dead_one_is_still_at_it(fleet: Fleet) -> None:
-    pid, daemon = prepared(fleet, stop_secs="3")
+    pid, daemon = prepared(fleet, stop_secs="60")
     send(fleet, "stop")
     process = worker(fleet)
     fleet.end(signal.SIGKILL)
     fleet.start()
     assert process_table.alive(process)
     assert fleet.view("bob")["phase"] == "stopping"
+    os.kill(pid, signal.SIGKILL)  # it need not be waited for how it ends
     settled(fleet, "stop", pid, daemon)
     assert action(fleet).attempts == 1  # type: ignore[union-attr]
 
@@ -226,17 +221,21 @@ MOMENTS = ["started", "has remembered the tree", "has sent the first signal", "h
 def test_a_worker_killed_on_the_way_is_replaced_by_the_next_tick(
     fleet: Fleet, verb: str, moment: str
 ) -> None:
-    pid, daemon = prepared(fleet, stop_secs="1")
+    kills = moment == "has killed the agent"
+    pid, daemon = prepared(fleet, stop_secs="1" if kills else "60")
     send(fleet, verb)
-    process = worker(fleet)
+    # One that is done by now has killed the agent, too.
+    process = wait_for("a worker", lambda: (a := action(fleet)) and a.worker)
     tree = fleet.state / "run" / f"action-{action(fleet).id}.tree"  # type: ignore[union-attr]
-    if moment != "started":
-        wait_for("the tree", tree.exists, 5)
+    if kills:
+        wait_for("the agent is gone", lambda: not alive(pid))
+    elif moment != "started":
+        wait_for("the tree", tree.exists)
     if moment == "has sent the first signal":
-        wait_for("the grace is half over", lambda: _age(process) > 0.6, 5)
-    if moment == "has killed the agent":
-        wait_for("the agent is gone", lambda: not alive(pid), 5)
+        wait_for("the first signal is sent", lambda: _age(process) > 0.6)
     process_table.send(process, signal.SIGKILL)
+    if not kills:
+        relieved(fleet, process, pid)
     settled(fleet, verb, pid, daemon)
 
 
@@ -248,8 +247,9 @@ def _age(process: ProcessId) -> float:
 def test_an_orphan_that_carries_no_name_is_ended_by_the_worker_that_takes_over(fleet: Fleet) -> None:
     """A child with an empty environment is only known as a child; its parent and the worker die together."""
     pid_file = fleet.work / "child"
-    script = f"trap '' TERM HUP; env -i setsid sleep 600 & echo $! > {pid_file}; while :; do sleep 600; done"
-    fleet.agent("bob", failover__command=f'sh -c "{script}"', failover__stop_secs="2")
+    # It starts nothing else, and the child does not ignore what it ignores: a grace is nowhere waited for.
+    script = f"env -i setsid sleep 600 & trap '' TERM HUP; echo $! > {pid_file}; while read x; do :; done"
+    fleet.agent("bob", failover__command=f'sh -c "{script}"', failover__stop_secs="60")
     fleet.start()
     (view,) = fleet.await_up("bob")
     child = int(wait_for("the child", lambda: pid_file.exists() and pid_file.read_text().strip()))
@@ -344,7 +344,9 @@ def test_the_same_report_twice_has_one_effect(fleet: Fleet) -> None:
     assert fleet.ctl("start", "bob").code == 0
     (view,) = fleet.await_up("bob")
     # It comes once more, as from a backup: nothing of the new launch changes.
-    report.write_bytes(content)
+    whole = report.with_name(f".{report.name}.tmp")
+    whole.write_bytes(content)
+    whole.rename(report)
     wait_for("it is taken in", lambda: not report.exists())
     (now,) = fleet.await_up("bob")
     assert (now["pid"], now["generation"]) == (view["pid"], 2)
@@ -374,9 +376,9 @@ def test_reports_that_make_no_sense_stop_neither_circusd_nor_the_reports_after_t
     assert fleet.view("bob")["phase"] == "stopped"
     wait_for("they are out of the way", lambda: not any(path.exists() for path in bad))
     # They were there at the start of the next one, too.
+    fleet.end()
     for path, content in zip(bad, NONSENSE, strict=True):
         path.write_text(content)
-    fleet.end()
     fleet.start()
     assert fleet.ctl("start", "bob").code == 0
     fleet.await_up("bob")

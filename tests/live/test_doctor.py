@@ -225,6 +225,7 @@ def test_a_task_that_is_not_taken_by_an_agent_that_is_up_is_told(fleet: Fleet) -
     fleet.write()
     assert fleet.ctl("up").code == 0
     fleet.await_up("alpha")
+    fleet.await_screen("alpha", "standin ready")
     fleet.type("alpha", "/hang")
     assert fleet.ctl("wake", "alpha", "--task", "TEXT").code == 0
     assert level(lines(fleet), "tasks") == "ok"

@@ -18,8 +18,14 @@ PROMPT = {"failover__initial_prompt": "read your notes"}
 def environment_of(fleet: Fleet, name: str) -> dict[str, str]:
     """Return the environment of an agent's own process, as everything that it starts inherits it."""
     pid = fleet.view(name)["pid"]
-    entries = Path(f"/proc/{pid}/environ").read_text().split("\0")
-    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+    def given() -> dict[str, str] | None:
+        # The shell that becomes the agent has the agent's pid, and none of its variables yet.
+        entries = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        found = dict(entry.split("=", 1) for entry in entries if "=" in entry)
+        return found if "FAILOVER_LAUNCH" in found else None
+
+    return wait_for(f"{name} has its variables", given)
 
 
 def ask(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -57,11 +63,11 @@ def followed(fleet: Fleet, name: str, generation: int) -> dict[str, Any]:
     return view
 
 
-def breakable(fleet: Fleet) -> str:
-    """Return the command of a stand-in that fails at once while the file `broken` is there."""
+def breakable(fleet: Fleet) -> dict[str, str]:
+    """Return the options of a stand-in that fails before it is up while the file `broken` is there."""
     script = fleet.work / "agent.sh"
     script.write_text(f"[ -e {fleet.work / 'broken'} ] && exit 9\nexec {STANDIN}\n")
-    return f"/bin/sh {script}"
+    return {"failover__command": f"/bin/sh {script}", "failover__ready_match": "standin ready"}
 
 
 class TestFresh:
@@ -76,8 +82,8 @@ class TestFresh:
         fleet.type("bob", "/work 600 on something")
         fleet.await_screen("bob", "working")
         answers = fleet.call_all(
-            {"command": "fresh", "name": "bob", "by": "ann@desk"},
-            {"command": "wake", "name": "bob", "task": "then this"},
+            {"command": "fresh", "name": "bob", "by": "ann@desk", "waiting": True},
+            {"command": "wake", "name": "bob", "task": "then this", "waiting": True},
         )
         assert answers[0]["status"] == "ok", answers
         assert (answers[0]["agents"][0]["phase"], answers[0]["agents"][0]["generation"]) == ("up", 2)
@@ -92,6 +98,7 @@ class TestFresh:
         assert (said["action"], said["outcome"]) == ("eager-fresh", "fresh-next-wake")
         assert fleet.exits() == []
         # A crash afterwards is a crash: nothing of the fresh launch is left to be carried out again.
+        wait_for("it is known to have taken both", lambda: fleet.call("tasks")["tasks"] == [])
         os.kill(fleet.view("bob")["pid"], signal.SIGKILL)
         fleet.await_phase("bob", "down")
         assert fleet.ctl("wake", "bob").code == 0
@@ -128,9 +135,8 @@ class TestFresh:
 
     def test_it_does_not_loop_when_it_fails(self, fleet: Fleet) -> None:
         """What follows is the restart policy's: nothing for `lazy`, paced and held for `always`."""
-        command = breakable(fleet)
         for restart in ("lazy", "always"):
-            fleet.resumable(restart, failover__command=command, failover__restart=restart, **PROMPT)
+            fleet.resumable(restart, failover__restart=restart, **breakable(fleet), **PROMPT)
         fleet.guard(interval="1")
         fleet.start()
         fleet.await_up("lazy", "always")
@@ -166,7 +172,7 @@ class TestFresh:
         folder, moved = fleet.folder / "tree", fleet.folder / "moved"
         folder.mkdir()
         fleet.resumable("gate", working_dir=str(folder))
-        fleet.resumable("boot", failover__command=breakable(fleet))
+        fleet.resumable("boot", **breakable(fleet))
         fleet.start()
         first = {name: fleet.begun(name) for name in ("gate", "boot")}
         for name in first:
@@ -215,7 +221,7 @@ class TestFresh:
         fleet.call("fresh", name="bob", waiting=True)
         (view,) = fleet.await_up("bob")
         fleet.await_screen("bob", "done: read your notes")
-        assert fleet.call("tasks")["tasks"] == []
+        wait_for("it is known to have taken it", lambda: fleet.call("tasks")["tasks"] == [])
         assert fleet.prompts(fleet.begun("bob").conversation) == ["read your notes"]
         assert view["generation"] in (3, 4), "the pattern was taken out while it booted: it may have been up"
 
@@ -289,6 +295,7 @@ class TestSelf:
         fleet.start()
         fleet.await_up("bob")
         environment = environment_of(fleet, "bob")
+        fleet.await_screen("bob", "standin ready")
         fleet.call("stop", name="bob")
         ask(environment, "fresh")
         view = fleet.await_phase("bob", "stopped")

@@ -27,8 +27,10 @@ from tests.live.with_plugins import (
 
 def test_an_idle_agent_is_parked_once_and_the_log_says_why(fleet: Fleet) -> None:
     with_reaper(fleet)
-    fleet.agent("alpha", failover__idle_secs="2")
+    fleet.agent("alpha", failover__idle_secs="2", autostart="False")
     fleet.start()
+    row(fleet, "IdleReaper")  # else it may come to look only when the agent has been idle for long enough
+    assert fleet.ctl("start", "alpha").code == 0
     fleet.await_phase("alpha", "parked")
     with fleet.store() as store:
         agent = store.agent("alpha")
@@ -42,8 +44,9 @@ def test_an_idle_agent_is_parked_once_and_the_log_says_why(fleet: Fleet) -> None
 
 def test_an_agent_whose_tool_still_runs_is_left_alone_until_it_has_ended(fleet: Fleet) -> None:
     with_reaper(fleet)
-    fleet.agent("alpha", failover__idle_secs="2")
-    fleet.agent("bravo", failover__idle_secs="2")
+    # What it starts before it is up is no tool; what is typed then comes before it is idle for too long.
+    fleet.agent("alpha", failover__idle_secs="4")
+    fleet.agent("bravo", failover__idle_secs="4")
     fleet.start()
     fleet.await_up("alpha", "bravo")
     fleet.type("alpha", "/child 600")
@@ -128,7 +131,7 @@ def test_an_observed_agent_is_only_looked_at(fleet: Fleet) -> None:
 
 def test_a_server_that_does_not_answer_costs_the_other_agents_nothing(fleet: Fleet) -> None:
     with_reaper(fleet)
-    fleet.agent("alpha", failover__idle_secs="2")
+    fleet.agent("alpha", failover__idle_secs="5")  # its server is stopped before that is over
     fleet.agent("bravo", failover__idle_secs="2")
     fleet.agent("charlie", failover__idle_secs="2")
     fleet.start()
@@ -165,10 +168,12 @@ def test_an_event_about_an_idle_agent_has_it_looked_at_without_a_tick(fleet: Fle
 
 def test_idle_time_counts_anew_after_a_suspend_that_the_reaper_did_not_live_through(fleet: Fleet) -> None:
     with_reaper(fleet, config=str(fleet.yaml))
-    fleet.agent("alpha", failover__idle_secs="6")
+    fleet.agent("alpha", failover__idle_secs="6", autostart="False")
     fleet.start()
-    fleet.await_up("alpha")
     wait_for("the reaper has ticked", lambda: json.loads(row(fleet, "IdleReaper").detail)["clock"])
+    assert fleet.ctl("start", "alpha").code == 0
+    fleet.await_up("alpha")
+    fleet.await_screen("alpha", "standin ready")
     fleet.end()
     store = Store(fleet.state / "failover.db")
     found = store.plugins()["IdleReaper"]
@@ -194,6 +199,8 @@ def test_an_agent_that_is_too_old_is_parked_when_it_has_been_quiet_for_a_minute(
         fleet.agent(name, failover__idle_secs="0", failover__max_age_secs="600")
     fleet.start()
     views = dict(zip(("old", "busy"), fleet.await_up("old", "busy"), strict=True))
+    for name in views:
+        fleet.await_screen(name, "standin ready")
     # They were launched an hour ago, and one of them has printed nothing for as long.
     fleet.end()
     then = time.time() - 3600

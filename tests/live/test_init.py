@@ -55,6 +55,7 @@ def test_two_homes_become_a_fleet_that_runs_and_an_undo_restores_every_byte(flee
     for name, account in (("scout", "one"), ("writer", "two")):
         view = fleet.view(name)
         assert (view["phase"], view["account"]) == ("up", account)
+        fleet.await_screen(name, "standin ready")
     for name in ("scout", "writer"):
         assert fleet.call("stop", name=name, waiting=True)["status"] == "ok"
     assert fleet.ctl("down", "circus.ini").code == 0

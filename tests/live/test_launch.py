@@ -206,7 +206,7 @@ def test_a_secret_is_on_no_command_line_and_in_no_file_that_others_read(fleet: F
 
     def up() -> bool:
         seen.update(command_lines(fleet))
-        return fleet.view("bob")["phase"] == "up"
+        return fleet.view("bob")["phase"] == "up" and any("wait-for" in line for line in seen)
 
     wait_for("bob is up", up)
     assert given(dump)["environ"]["API_KEY"] == SECRET
@@ -228,11 +228,8 @@ def test_everything_in_the_state_directory_is_for_its_owner_only(fleet: Fleet) -
     fleet.agent("bob")
     fleet.agent("crash", failover__command="/nonexistent/agent")
     fleet.agent("eve", failover__command=f"{STANDIN} --ignore-term", failover__stop_secs="1")
-    before = os.umask(0)  # the loosest umask that circusd may have been started with
-    try:
-        fleet.start()
-    finally:
-        os.umask(before)
+    fleet.prefix = ("/bin/sh", "-c", 'umask 0 && exec "$0" "$@"')  # the loosest that it may be started with
+    fleet.start()
     fleet.await_up("bob", "eve")
     fleet.await_phase("crash", "down")
     os.kill(fleet.view("bob")["pid"], signal.SIGKILL)
@@ -267,9 +264,12 @@ def test_the_launch_script_is_gone_once_the_agent_is_up(fleet: Fleet) -> None:
 
 # -- launches that fail --------------------------------------------------------------------------------
 
+NOT_READY = "60"
+"""As `failover.ready_secs`: what ends at once has not become ready, however late it was at that."""
+
 
 def test_a_missing_command_fails_once_and_is_named(fleet: Fleet) -> None:
-    fleet.agent("bob", failover__command="no-such-agent --flag")
+    fleet.agent("bob", failover__command="no-such-agent --flag", failover__ready_secs=NOT_READY)
     fleet.agent("eve")
     fleet.start()
     told = failed(fleet)
@@ -288,7 +288,7 @@ def test_a_missing_command_fails_once_and_is_named(fleet: Fleet) -> None:
 def test_a_command_that_is_not_executable_fails_and_is_named(fleet: Fleet) -> None:
     program = fleet.work / "agent"
     program.write_text("#!/bin/sh\nsleep 600\n")
-    fleet.agent("bob", failover__command=str(program))
+    fleet.agent("bob", failover__command=str(program), failover__ready_secs=NOT_READY)
     fleet.start()
     told = failed(fleet)
     assert str(program) in told["launches"][0]["last_output"]
@@ -298,7 +298,8 @@ def test_a_command_that_is_not_executable_fails_and_is_named(fleet: Fleet) -> No
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_command_that_ends_at_once_is_a_failed_launch_with_its_output(fleet: Fleet, code: int) -> None:
-    fleet.agent("bob", failover__command=f"sh -c 'echo no api key; exit {code}'", failover__ready_secs="2")
+    command = f"sh -c 'echo no api key; exit {code}'"
+    fleet.agent("bob", failover__command=command, failover__ready_secs=NOT_READY)
     fleet.start()
     told = failed(fleet)
     launch = told["launches"][0]
@@ -310,9 +311,8 @@ def test_a_command_that_ends_at_once_is_a_failed_launch_with_its_output(fleet: F
 
 
 def test_a_start_reports_how_the_launch_failed(fleet: Fleet) -> None:
-    fleet.agent(
-        "bob", autostart="False", failover__command=f"{STANDIN} --crash-at-start 9", failover__ready_secs="5"
-    )
+    command = f"{STANDIN} --crash-at-start 9"
+    fleet.agent("bob", autostart="False", failover__command=command, failover__ready_secs=NOT_READY)
     fleet.start()
     done = fleet.ctl("start", "bob")
     assert done.code == 3
@@ -320,7 +320,7 @@ def test_a_start_reports_how_the_launch_failed(fleet: Fleet) -> None:
 
 
 def test_an_agent_that_dies_by_a_signal_at_once_says_which(fleet: Fleet) -> None:
-    fleet.agent("bob", failover__command="sh -c 'kill -SEGV $$'", failover__ready_secs="1")
+    fleet.agent("bob", failover__command="sh -c 'kill -SEGV $$'", failover__ready_secs=NOT_READY)
     fleet.start()
     told = failed(fleet)
     assert told["launches"][0]["exit_signal"] == signal.SIGSEGV
@@ -395,9 +395,10 @@ def test_a_keeper_that_is_killed_before_it_made_the_session_fails_the_launch(fle
 def test_a_keeper_killed_right_after_the_session_is_there_costs_nothing(fleet: Fleet) -> None:
     fleet.agent("bob", failover__ready_secs="1.5")
     fleet.start()
-    wait_for("its pid", lambda: fleet.view("bob")["pid"])
-    pid = fleet.view("bob")["pid"]
-    os.kill(fleet.keeper("bob"), signal.SIGKILL)
+    pid = wait_for("its pid", lambda: fleet.view("bob")["pid"])
+    keeper = fleet.keeper("bob")
+    os.kill(keeper, signal.SIGKILL)
+    wait_for("another keeper", lambda: fleet.call("list", name="bob")["pids"] not in ([], [keeper]))
     (view,) = fleet.await_up("bob")
     assert (view["pid"], view["generation"]) == (pid, 1)
     assert alive(fleet.keeper("bob"))
@@ -431,10 +432,11 @@ def test_a_session_made_by_hand_in_a_race_is_adopted(fleet: Fleet, race: Path) -
 def test_an_agent_that_never_becomes_ready_fails_after_boot_secs(fleet: Fleet) -> None:
     fleet.agent("bob", failover__ready_secs="60", failover__boot_secs="1.5", failover__stop_secs="0.5")
     fleet.start()
-    pid = wait_for("its pid", lambda: fleet.view("bob")["pid"])
     told = failed(fleet)
     assert "1.5 s" in told["launches"][0]["last_output"] or "1.5 s" in told["agent"]["reason"]
-    assert not alive(pid)
+    pids = [int(line["pid"]) for line in fleet.lifecycle() if line["ev"] == "launched"]
+    assert pids and not any(alive(pid) for pid in pids)
+    no_copies(fleet)
     no_loop(fleet)
 
 
@@ -443,15 +445,14 @@ def test_an_agent_that_never_becomes_ready_fails_after_boot_secs(fleet: Fleet) -
 
 def test_prepare_runs_before_the_agent_and_its_time_is_not_the_agent_s(fleet: Fleet) -> None:
     command, dump = dumping(fleet)
-    fleet.agent(
-        "bob",
-        failover__command=command,
-        failover__prepare="sleep 1; cat given > prepared; echo $FAILOVER_IDENTITY >> prepared",
-    )
-    (fleet.work / "given").write_text("it's;\n")
+    prepare = "until cat given > prepared; do sleep 0.05; done; echo $FAILOVER_IDENTITY >> prepared"
+    fleet.agent("bob", failover__command=command, failover__prepare=prepare)
     fleet.start()
     fleet.await_phase("bob", "starting")
+    wait_for("it has begun", (fleet.work / "prepared").exists)
     assert not dump.exists()
+    (fleet.work / "new").write_text("it's;\n")
+    (fleet.work / "new").rename(fleet.work / "given")
     fleet.await_up("bob")
     assert (fleet.work / "prepared").read_text() == "it's;\nbob\n"
     wait_for("the agent wrote down what it was given", dump.exists)
@@ -472,10 +473,10 @@ def test_prepare_that_fails_fails_the_launch_with_its_output(fleet: Fleet) -> No
 def test_prepare_that_takes_too_long_fails_the_launch_and_nothing_of_it_stays(fleet: Fleet) -> None:
     pids = fleet.folder / "pids"
     command = f"sleep 600 & setsid sleep 600 & echo $! > {pids}; echo stuck; wait"
-    fleet.agent("bob", failover__prepare=command, failover__prepare_secs="1", failover__stop_secs="0.5")
+    fleet.agent("bob", failover__prepare=command, failover__prepare_secs="2", failover__stop_secs="0.5")
     fleet.start()
     told = failed(fleet)
-    assert "did not end within 1 s" in told["launches"][0]["last_output"]
+    assert "did not end within 2 s" in told["launches"][0]["last_output"]
     assert "stuck" in told["launches"][0]["last_output"]
     assert not alive(int(pids.read_text()))
     no_copies(fleet)
@@ -525,6 +526,12 @@ HOSTILE_LOGS = [
 ]
 
 
+def closed(fleet: Fleet, socket: Path) -> None:
+    """End a server, and wait until what writes its log has seen that: it is in the middle of no turn."""
+    tmux.run(socket, ["kill-server"])
+    wait_for("the log is closed", lambda: not fleet.running(b"bs=4096"))
+
+
 @pytest.mark.parametrize("name", HOSTILE_LOGS)
 def test_a_rotated_pane_log_keeps_every_byte_in_order(fleet: Fleet, name: str) -> None:
     folder = fleet.folder / name
@@ -545,8 +552,13 @@ def test_a_rotated_pane_log_keeps_every_byte_in_order(fleet: Fleet, name: str) -
     def text() -> bytes:
         return b"".join(part.read_bytes() for part in parts())
 
+    def end() -> bytes:
+        return b"".join(part.read_bytes()[-100:] for part in parts()[-2:])
+
     whole = b"".join(b"%d\n" % number for number in range(1, lines + 1)) + b"finished\n"
-    wait_for("the end is written", lambda: log.exists() and b"finished\n" in log.read_bytes()[-100:])
+    # What ends the last batch of reads is turned away with it.
+    wait_for("the end is written", lambda: b"finished\n" in end())
+    closed(fleet, socket)
     assert text().endswith(whole)
     turned = [part for part in parts() if part != log]
     assert turned, "it was never rotated"
@@ -559,18 +571,21 @@ def test_a_rotated_pane_log_keeps_every_byte_in_order(fleet: Fleet, name: str) -
 
 def test_only_so_many_rotated_logs_are_kept(fleet: Fleet) -> None:
     log, socket = fleet.folder / "bob.log", fleet.folder / "log.sock"
-    script = "read -r go; while read -r line; do seq 1 2000; done"
+    # It is turned when a batch of 256 reads is done: at about every second Enter.
+    script = "while read -r line; do seq 1 50000; done"
     tmux.run(socket, ["-f", "/dev/null", "new-session", "-d", "-s", "log", script])
     tmux.run(socket, ["pipe-pane", "-t", "=log:", tmux.pane_log_command(log, 500, 3)])
 
-    def enter() -> list[str] | None:
-        tmux.run(socket, ["send-keys", "-t", "=log:", "Enter"])
-        names = sorted(path.name for path in fleet.folder.glob("bob.log.*"))
-        return names if "bob.log.3" in names else None
+    turned: set[tuple[int, int]] = set()
 
-    wait_for("three rotations", enter)
-    for _ in range(50):
-        enter()
+    def enter() -> bool:
+        tmux.run(socket, ["send-keys", "-t", "=log:", "Enter"])
+        newest = fleet.folder.joinpath("bob.log.1").stat()
+        turned.add((newest.st_ino, newest.st_mtime_ns))
+        return len(turned) > 5
+
+    wait_for("six rotations", enter)
+    closed(fleet, socket)
     assert sorted(path.name for path in fleet.folder.glob("bob.log.*")) == [
         "bob.log.1",
         "bob.log.2",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 import signal
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from circus_failover import process_table, spool
 from circus_failover.records import LaunchRow
+from tests import proc
 from tests.live.fleet import STANDIN, Fleet, alive, wait_for
 
 END_POINTS = ["intent-written", "worker-started", "report-taken-in"]
@@ -28,11 +28,7 @@ def copies(fleet: Fleet) -> list[int]:
     """Return the stand-ins that run: more than one for one agent is the worst that can happen."""
     found = []
     for process in fleet.processes():
-        try:
-            line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"circus_failover.standin" in line and process_table.environ(process.pid) is not None:
+        if b"circus_failover.standin" in proc.command_line(process.pid):
             found.append(process.pid)
     return [pid for pid in found if alive(pid) and carries(pid)]
 
@@ -71,16 +67,19 @@ def send(fleet: Fleet, command: str, **properties: Any) -> None:
 
 
 def nothing_is_left(fleet: Fleet) -> None:
-    """No intent is open, no report waits, no order lies about."""
+    """No intent is open, no report waits, no order lies about: what is late is taken in, too."""
 
     def done() -> bool:
         with fleet.store() as store:
             return not store.open_actions()
 
+    def tidy() -> bool:
+        left = [path.name for path in (fleet.state / "run").iterdir()]
+        spool = [path.name for path in (fleet.state / "spool").iterdir()]
+        return spool == ["wake.sock"] and not any(name.startswith(("action-", "task-")) for name in left)
+
     wait_for("the intents are done", done)
-    assert [path.name for path in (fleet.state / "spool").iterdir()] == ["wake.sock"]
-    left = [path.name for path in (fleet.state / "run").iterdir()]
-    assert [name for name in left if name.startswith(("action-", "task-"))] == []
+    wait_for("nothing lies about", tidy)
 
 
 def twice(fleet: Fleet) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import urllib.request
 
 from tests.live.fleet import Fleet, wait_for
 
 
 def test_a_fleet_is_scraped_and_a_plugin_that_was_killed_goes_on_counting(fleet: Fleet) -> None:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    # None that the system hands out itself (from 32768, ip(7)): somebody else may have such a one by then.
+    port = 20000 + os.getpid() % 10000
     fleet.plugins["plugin:metrics"] = {
         "use": "circus_failover.plugins.Metrics",
         "port": str(port),
@@ -38,8 +36,11 @@ def test_a_fleet_is_scraped_and_a_plugin_that_was_killed_goes_on_counting(fleet:
     os.kill(plugin.pid, signal.SIGKILL)
     assert fleet.ctl("park", "bob", "--waiting").code == 0
     assert fleet.ctl("wake", "bob").code == 0
-    text = wait_for(
-        "the next one tells both launches",
-        lambda: scraped(launched, 'failover_launches_total{cause="operator-wake"} 1.0'),
+    wait_for(
+        "the next one tells both launches, and the end",
+        lambda: scraped(
+            launched,
+            'failover_launches_total{cause="operator-wake"} 1.0',
+            'failover_ends_total{intent="park",outcome="ended"} 1.0',
+        ),
     )
-    assert 'failover_ends_total{intent="park",outcome="ended"} 1.0' in text

@@ -24,8 +24,14 @@ from circus_failover.canary import asking, watched
 from circus_failover.canary.watched import Watched
 from circus_failover.process_table import ProcessId
 from tests.live.fleet import STANDIN, Fleet, alive, wait_for
-from tests.live.test_server_deaths import canary_of, lasting_fleet, running_servers, server_exits
-from tests.live.with_plugins import NEVER, await_watched, with_canary
+from tests.live.test_server_deaths import (
+    all_watched,
+    canary_of,
+    lasting_fleet,
+    running_servers,
+    server_exits,
+)
+from tests.live.with_plugins import NEVER, with_canary
 
 VERBS = ["stop", "park", "restart", "fresh", "rm"]
 AGAIN = {"stop": "start", "park": "wake"}
@@ -38,7 +44,7 @@ LASTING = ["alpha", "beta", "gamma"]
 
 def nothing_is_recorded(fleet: Fleet) -> dict[str, Any]:
     """Wait until the canary watches the servers that agents live in; no death of one may be on record."""
-    status = await_watched(fleet, *running_servers(fleet))
+    status = all_watched(fleet)
     assert [line for line in fleet.exits() if line["ev"] == "server-exit"] == []
     assert server_exits(fleet) == []
     assert (status["deaths"], status["waiting"], status["trouble"]) == (0, 0, None)

@@ -14,6 +14,7 @@ import pytest
 
 from circus_failover import process_table
 from circus_failover.state_dir import StateDir, holder
+from tests import proc
 from tests.live.fleet import BIN, Fleet, alive, wait_for
 
 COMMANDS = {
@@ -80,21 +81,10 @@ def test_a_second_one_in_the_background_ends_as_well(fleet: Fleet) -> None:
     fleet.agent("alpha")
     fleet.start()
     fleet.await_up("alpha")
-    known = set(fleet.processes())
+    known = set(fleet.running(b"circusd"))
     assert second(fleet, [*COMMANDS["circusd"], "--daemon"], fleet.ini).returncode == 0
-
-    def others() -> list[process_table.ProcessId]:
-        return [process for process in fleet.processes() if process not in known and _is_circusd(process)]
-
-    wait_for("the second circusd has ended", lambda: not others())
+    wait_for("the second circusd has ended", lambda: known >= set(fleet.running(b"circusd")))
     assert fleet.call("fleet")["status"] == "ok"
-
-
-def _is_circusd(process: process_table.ProcessId) -> bool:
-    try:
-        return b"circusd" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
-    except OSError:
-        return False
 
 
 @pytest.fixture
@@ -188,13 +178,7 @@ def test_no_agent_or_keeper_holds_the_lock(fleet: Fleet) -> None:
     for process in fleet.processes():
         if process.pid == fleet.circusd.pid:
             continue
-        held = []
-        for handle in Path(f"/proc/{process.pid}/fd").iterdir():
-            try:
-                held.append(os.readlink(handle))
-            except OSError:
-                continue
-        assert lock not in held, process
+        assert lock not in proc.open_files(process.pid), process
 
 
 def test_two_fleets_with_the_same_identities_leave_each_other_alone(fleet: Fleet) -> None:

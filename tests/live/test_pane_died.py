@@ -49,6 +49,12 @@ def died(launch: Launch) -> dict[str, Any]:
     return found
 
 
+def await_end(socket: Path, session: str = "bob") -> None:
+    """Wait until tmux knows that a pane's program has ended, and has begun what it does then."""
+    wait_for("its end", lambda: tmux.prod(socket) or any(one.dead for one in tmux.panes(socket, session)))
+    tmux.prod(socket)
+
+
 @pytest.mark.parametrize(
     ("script", "status", "number"), [("exit 0", 0, None), ("exit 7", 7, None), ("kill -9 $$", None, 9)]
 )
@@ -98,8 +104,7 @@ def test_it_is_reported_and_logged_whatever_the_path_of_the_state_directory(host
     try:
         wait_for("its log", lambda: log.exists() and "hello" in log.read_text())
         tmux.run(host.folder / "s", ["send-keys", "-t", pane.pane, "Enter"])
-        wait_for("its end", lambda: tmux.panes(host.folder / "s", "bob")[0].dead)
-        tmux.prod(host.folder / "s")
+        await_end(host.folder / "s")
         (path,) = wait_for("the report", lambda: list((folder / "spool").glob("*.json")))
         assert json.loads(path.read_bytes())["status"] == 5
     finally:
@@ -118,7 +123,7 @@ def test_what_reports_it_is_no_part_of_the_launch(host: Host) -> None:
 def test_another_pane_that_ends_says_nothing(host: Host) -> None:
     bob = host.launch("sleep 600")
     tmux.run(bob.socket, ["split-window", "-t", bob.pane, "exit 1"])
-    wait_for("its end", lambda: any(pane.dead for pane in tmux.panes(bob.socket, "bob")))
+    await_end(bob.socket)
     # A job that was begun later has ended: so has the hook's, were there one.
     tmux.run(bob.socket, ["run-shell", "sleep 0.2"])
     assert host.reports("pane-died") == []
@@ -129,7 +134,7 @@ def test_a_state_directory_that_is_gone_leaves_the_pane_as_it_is(host: Host) -> 
     host.state.path.rename(host.folder / "moved")
     socket = host.folder / "moved" / "tmux" / "bob.sock"
     tmux.run(socket, ["send-keys", "-t", bob.pane, "Enter"])
-    wait_for("its end", lambda: tmux.panes(socket, "bob")[0].dead)
+    await_end(socket)
     tmux.run(socket, ["run-shell", "sleep 0.2"])
     assert tmux.run(socket, ["display-message", "-p", "-t", bob.pane, "#{pane_in_mode}"]).strip() == "0"
     assert "bye" in tmux.capture(socket, bob.pane)
@@ -148,11 +153,11 @@ def test_the_report_of_an_end_says_when_it_came(host: Host) -> None:
 def test_how_an_agent_ended_is_known_also_when_the_worker_that_saw_it_has_died(host: Host, own: bool) -> None:
     """It closes the session, and with it all that could be asked, before it reports."""
     bob = host.launch("echo last words; exit 7", own=own)
-    wait_for("its end", lambda: tmux.panes(bob.socket, "bob")[0].dead)
-    tmux.prod(bob.socket)
+    await_end(bob.socket)
     at = wait_for("its time", lambda: tmux.panes(bob.socket, "bob")[0].dead_time)
     assert host.end(bob, crash_at="worker-before-report", intent="clear") == -signal.SIGKILL
-    assert not runs(bob.server) and host.reports() == []
+    wait_for("its server has ended", lambda: not runs(bob.server))
+    assert host.reports() == []
     assert host.end(bob, intent="clear") == 0
     report = host.report()
     assert (report["exit_status"], report["exit_signal"], report["ended_at"]) == (7, None, at)
@@ -182,8 +187,7 @@ def test_a_pane_that_is_kept_shows_how_its_program_ended_and_no_other_is_kept(ho
         wait_for("the other is gone", lambda: tmux.prod(socket) or len(tmux.panes(socket, "mine")) == 1)
         assert not tmux.panes(socket, "mine")[0].dead
         tmux.run(socket, ["send-keys", "-t", pane.pane, "Enter"])
-        wait_for("its end", lambda: [one for one in tmux.panes(socket, "mine") if one.dead])
-        tmux.prod(socket)
+        await_end(socket, "mine")
         (now,) = wait_for("its status", lambda: [o for o in tmux.panes(socket, "mine") if o.dead_time])
         assert (now.pane, now.dead_status) == (pane.pane, 4)
         with pytest.raises(tmux.TmuxError):
@@ -221,8 +225,7 @@ def test_an_end_while_circusd_is_down_is_reported_all_the_same(fleet: Fleet) -> 
     (view,) = fleet.await_up("bob")
     fleet.end(signal.SIGKILL)
     os.kill(view["pid"], signal.SIGKILL)
-    wait_for("its end", lambda: tmux.panes(fleet.socket("bob"), "bob")[0].dead)
-    tmux.prod(fleet.socket("bob"))
+    await_end(fleet.socket("bob"))
     (path,) = wait_for("the report", lambda: list((fleet.state / "spool").glob("*-pane-died.json")))
     report = json.loads(path.read_bytes())
     assert (report["identity"], report["generation"], report["signal"]) == ("bob", 1, 9)

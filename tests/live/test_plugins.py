@@ -50,7 +50,7 @@ def test_what_a_plugin_did_is_in_the_store_for_doctor(fleet: Fleet) -> None:
         found = row(fleet, name)
         assert [found.pid] == fleet.call("list", name=watcher)["pids"]
         assert (found.interval, found.errors, found.last_error) == (0.5, 0, None)
-        assert found.ticks > 1 and 0 < found.secs < found.interval
+        assert found.ticks > 1 and found.secs > 0
 
 
 def test_a_healthy_agent_is_logged_only_where_that_is_wanted_and_a_jump_of_the_clock_always(

@@ -56,6 +56,7 @@ def test_a_pool_keeps_its_minimum_up_and_changes_only_its_own(fleet: Fleet) -> N
 
     # What dies comes back as its restart policy says, what is parked is woken, and nobody stands in for them.
     os.kill(first["pid"], signal.SIGKILL)
+    wait_for("it is back", lambda: _back(fleet, first))
     assert fleet.ctl("park", "squad-4", "--waiting").code == 0
     wait_for("both are back", lambda: _back(fleet, first, second))
     (woken,) = [line for line in fleet.lifecycle() if line.get("action") == "pool-start"]
@@ -106,9 +107,9 @@ def test_a_pool_keeps_its_minimum_up_and_changes_only_its_own(fleet: Fleet) -> N
     assert all(view["phase"] == "up" for view in views(fleet).values())
 
 
-def _back(fleet: Fleet, first: dict[str, Any], second: dict[str, Any]) -> bool:
+def _back(fleet: Fleet, *before: dict[str, Any]) -> bool:
     found = views(fleet)
     return all(
         found[was["identity"]]["phase"] == "up" and found[was["identity"]]["generation"] > was["generation"]
-        for was in (first, second)
+        for was in before
     )

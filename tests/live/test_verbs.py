@@ -208,7 +208,15 @@ def test_every_change_of_phase_is_published(fleet: Fleet) -> None:
     assert [event["time"] for event in seen] == sorted(event["time"] for event in seen)
 
 
-SLOW = "/bin/sh -c \"trap '' TERM; while :; do sleep 0.2; done\""
+def slow(fleet: Fleet, graceful_timeout: str) -> None:
+    """Add a watcher whose process takes no SIGTERM from when it is `deaf`."""
+    program = f"trap '' TERM; : > {fleet.folder}/deaf; while :; do sleep 0.2; done"
+    fleet.watcher("slow", f'/bin/sh -c "{program}"', graceful_timeout=graceful_timeout)
+
+
+def deaf(fleet: Fleet) -> None:
+    wait_for("slow is deaf", (fleet.folder / "deaf").exists)
+    fleet.await_watcher("slow", "active")
 
 
 class TestTurns:
@@ -216,13 +224,13 @@ class TestTurns:
 
     @pytest.mark.parametrize("program", ["failoverctl", "circusctl"])
     def test_agents_queue_behind_a_slow_stop_of_another_watcher(self, fleet: Fleet, program: str) -> None:
-        fleet.watcher("slow", SLOW, graceful_timeout="3")
+        slow(fleet, "3")
         for name in ("alpha", "beta"):
             fleet.agent(name)
         fleet.agent("gamma", autostart="False")
         fleet.start()
         was_alpha, was_beta = fleet.await_up("alpha", "beta")
-        fleet.await_watcher("slow", "active")
+        deaf(fleet)
         assert fleet.call("stop", name="slow")["status"] == "ok"
         with ThreadPoolExecutor(3) as pool:
             stopped = pool.submit(fleet.ctl, "stop", "alpha", "--waiting", program=program)
@@ -238,21 +246,22 @@ class TestTurns:
         fleet.await_phase("alpha", "stopped")
 
     def test_verbs_that_only_show_do_not_wait(self, fleet: Fleet) -> None:
-        fleet.watcher("slow", SLOW, graceful_timeout="60")
+        slow(fleet, "60")
         fleet.agent("alpha")
         fleet.start()
         fleet.await_up("alpha")
+        deaf(fleet)
         assert fleet.call("stop", name="slow")["status"] == "ok"
         for verb, options in (("fleet", {}), ("explain", {"name": "alpha"}), ("history", {"name": "alpha"})):
             assert fleet.call(verb, **options)["status"] == "ok"
         assert fleet.call("status", name="slow")["status"] == "stopping"
 
     def test_a_sigterm_meanwhile_is_not_lost(self, fleet: Fleet) -> None:
-        fleet.watcher("slow", SLOW, graceful_timeout="3")
+        slow(fleet, "3")
         fleet.agent("alpha")
         fleet.start()
         (was,) = fleet.await_up("alpha")
-        fleet.await_watcher("slow", "active")
+        deaf(fleet)
         assert fleet.call("stop", name="slow")["status"] == "ok"
         assert fleet.end(signal.SIGTERM, timeout=12) == 0
         assert alive(was["pid"])

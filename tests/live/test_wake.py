@@ -11,12 +11,14 @@ import sqlite3
 import subprocess
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from circus_failover.records import LaunchRow
+from tests import proc
 from tests.live.fleet import BIN, RESUME, STANDIN, Fleet, alive, wait_for
 
 
@@ -34,6 +36,11 @@ def woken(fleet: Fleet, name: str, **properties: Any) -> LaunchRow:
     verdict = wake(fleet, name, **properties)
     assert verdict["ok"] and verdict["generation"] == before + 1, verdict
     return fleet.begun(name)
+
+
+def of(fleet: Fleet, name: str, *fields: str) -> tuple[Any, ...]:
+    view = fleet.view(name)
+    return tuple(view[field] for field in fields)
 
 
 def park(fleet: Fleet, *names: str, verb: str = "park") -> None:
@@ -62,6 +69,10 @@ def failing_once(fleet: Fleet, first: str, then: str = f'exec {STANDIN} --resume
     """Return a command that does something else when it is run for the first time."""
     flag = fleet.work / f"{uuid.uuid4().hex}.tried"
     return script(fleet, f"if [ ! -e {flag} ]; then touch {flag}; {first}; fi\n{then}\n")
+
+
+FAILS = {"failover__command": "/bin/false", "failover__ready_secs": "60"}
+"""What ends as it starts, and may take its time for that: it never counts as ready."""
 
 
 def ready_only_when_shown(text: str = "standin ready") -> dict[str, str]:
@@ -137,7 +148,11 @@ class TestTheTable:
         for name in names:
             os.kill(fleet.view(name)["server_pid"], signal.SIGKILL)
         for name in names:
-            assert fleet.await_phase(name, "down")["cause"] == "server-lost"
+            # A server that is killed lets go of its terminals first: its agent may be seen to end before it.
+            wait_for(
+                "it is known to have died with its server",
+                lambda name=name: of(fleet, name, "phase", "cause") == ("down", "server-lost"),  # type: ignore[misc]
+            )
         for name, wanted in {
             "bob": ("resume", "lost-resume"),
             "off": ("fresh", "crash-or-self-close"),
@@ -262,7 +277,7 @@ class TestTheTable:
         fleet.begun("bob")
         fleet.converse("bob")
         park(fleet, "bob")
-        fleet.agent("bob", failover__resume_command=RESUME, failover__command="/bin/false")
+        fleet.agent("bob", failover__resume_command=RESUME, **FAILS)
         fleet.write()
         assert fleet.call("reloadconfig", waiting=True)["status"] == "ok"
         assert not wake(fleet, "bob", topic="ledger")["ok"]
@@ -360,9 +375,11 @@ class TestThePark:
 
     @pytest.mark.parametrize("how_it_fails", ["exits", "its server dies", "circusd dies, then it"])
     def test_a_failed_boot_keeps_it_and_the_next_wake_resumes(self, fleet: Fleet, how_it_fails: str) -> None:
-        # One that dies of SIGHUP may be gone before its server is; this one is there still.
-        first = "exit 4" if how_it_fails == "exits" else "trap '' HUP TERM; exec sleep 600"
-        command = failing_once(fleet, f"echo not today; {first}")
+        first = "echo not today; exit 4"
+        if how_it_fails != "exits":
+            # One that dies of SIGHUP may be gone before its server is; this one is there still.
+            first = "trap '' HUP TERM; echo not today; exec sleep 600"
+        command = failing_once(fleet, first)
         fleet.resumable(
             "bob",
             failover__resume_command=f"{command} {{conversation}}",
@@ -383,6 +400,7 @@ class TestThePark:
             view = wait_for(
                 "it boots", lambda: (v := fleet.view("bob"))["generation"] == 2 and v["pid"] and v
             )
+            fleet.await_screen("bob", "not today")
             if how_it_fails != "its server dies":
                 fleet.end(signal.SIGKILL)
                 os.kill(view["pid"], signal.SIGKILL)
@@ -432,7 +450,8 @@ class TestThePark:
         for name, pid in pids.items():
             # Else its server ends together with it, which is another end.
             fleet.tmux(fleet.socket(name), "set-option", "-g", "remain-on-exit", "on")
-            assert wake(fleet, name)["ok"]
+            # tmux is given a quarter of a second to say what is there, and may need more on a busy machine.
+            wait_for("it is adopted", lambda name=name: wake(fleet, name)["ok"])  # type: ignore[misc]
             (view,) = fleet.await_up(name)
             assert (view["pid"], view["cause"], view["parked_by"]) == (pid, "adopted-foreign", None)
         os.kill(pids["bob"], signal.SIGKILL)
@@ -513,7 +532,7 @@ class TestRefusals:
         tasks = ["for working-dir", "for shared-state", "for crash-loop"]
         for task in tasks:
             fleet.await_screen("bob", f"done: {task}")
-        assert fleet.call("tasks")["tasks"] == []
+        wait_for("all are delivered", lambda: fleet.call("tasks")["tasks"] == [])
         # Already live comes before all that would only hinder a launch.
         work.rename(fleet.folder / "moved")
         done = fleet.ctl("wake", "bob", "--task", "one more")
@@ -563,7 +582,7 @@ class TestRefusals:
         assert set(refusals(fleet, "bob")[1:]) <= {"stopped-mid-wake", "stopped"}
         assert len(refusals(fleet, "bob")) == 3
         assert fleet.view("bob")["phase"] == "stopped"
-        assert not any(carries(process.pid, "bob") for process in fleet.processes())
+        await_none_carries(fleet, "bob")
 
     def test_a_wake_waits_for_a_park_that_is_under_way_and_then_resumes(self, fleet: Fleet) -> None:
         fleet.resumable("bob", failover__command=f"{STANDIN} --ignore-term", failover__stop_secs="1")
@@ -596,7 +615,8 @@ class TestRefusals:
         assert (ended.planned, ended.end_cause, ended.exit_signal) == (False, "signaled", signal.SIGKILL)
 
     def test_a_crash_loop_refuses_wakes_and_starts_until_it_is_reset(self, fleet: Fleet) -> None:
-        fleet.agent("bob", autostart="False", failover__command="/bin/sh -c 'echo broken; exit 7'")
+        broken = {**FAILS, "failover__command": "/bin/sh -c 'echo broken; exit 7'"}
+        fleet.agent("bob", autostart="False", **broken)
         fleet.start()
         for generation in (1, 2, 3):
             done = fleet.ctl("wake", "bob")
@@ -629,15 +649,23 @@ class TestManyAtOnce:
         fleet.resumable("never", autostart="False")
         fleet.resumable("parked")
         # It fails when all of them are there: one that comes after a failure is a wake of its own.
-        failing = {"failover__command": "/bin/sh -c 'sleep 3; exit 9'", "failover__ready_secs": "60"}
-        fleet.agent("fails", autostart="False", **failing)
+        go = fleet.work / "go"
+        command = script(fleet, f"while [ ! -e {go} ]; do sleep 0.05; done; exit 9")
+        fleet.agent("fails", autostart="False", failover__command=command, failover__ready_secs="60")
         fleet.start()
         fleet.await_up("parked")
         fleet.converse("parked")
         park(fleet, "parked")
         for name, before in (("never", 0), ("parked", 1), ("fails", 0)):
             one: dict[str, Any] = {"command": "wake", "name": name, "waiting": True}
-            answers = fleet.call_all(*[one] * 100)
+            if name == "fails":
+                with ThreadPoolExecutor() as pool:
+                    said_later = pool.submit(fleet.call_all, *[one] * 99, {**one, "task": "the last one"})
+                    wait_for("the last one is there", lambda: fleet.call("tasks")["tasks"])
+                    go.touch()
+                answers = said_later.result()
+            else:
+                answers = fleet.call_all(*[one] * 100)
             assert len(fleet.launches(name)) == before + 1
             said = {answer["status"] for answer in answers}
             if name == "fails":
@@ -674,12 +702,18 @@ class TestManyAtOnce:
     def test_whoever_comes_during_a_wake_waits_and_hears_what_became_of_it(
         self, fleet: Fleet, comes_up: bool
     ) -> None:
-        command = script(fleet, f"sleep 1.5\n{f'exec {STANDIN}' if comes_up else 'echo broken; exit 7'}")
+        go = fleet.work / "go"
+        then = f"exec {STANDIN}" if comes_up else "echo broken; exit 7"
+        command = script(fleet, f"while [ ! -e {go} ]; do sleep 0.05; done\n{then}")
         fleet.agent("bob", autostart="False", failover__command=command, **ready_only_when_shown())
         fleet.start()
         fleet.call_all({"command": "wake", "name": "bob", "waiting": True}, timeout=0)
         wait_for("it boots", lambda: fleet.view("bob")["phase"] == "starting")
-        done = fleet.ctl("wake", "bob", "--task", "do it")
+        with ThreadPoolExecutor() as pool:
+            second = pool.submit(fleet.ctl, "wake", "bob", "--task", "do it")
+            wait_for("it has come", lambda: fleet.call("tasks")["tasks"])
+            go.touch()
+        done = second.result()
         assert len(fleet.launches("bob")) == 1
         if comes_up:
             assert done.code == 0 and "already up" in done.out and "task 1 is queued" in done.out, done
@@ -710,12 +744,12 @@ class TestManyAtOnce:
             fleet.call_all(
                 *({"command": verb, "name": "bob", "waiting": True} for verb in burst if verb != "crash")
             )
-            agents = [pid for pid in running(fleet, b"circus_failover.standin") if carries(pid, "bob")]
-            shells = [pid for pid in agents if b"tmux" not in Path(f"/proc/{pid}/cmdline").read_bytes()[:40]]
+            agents = [pid for pid in fleet.running(b"circus_failover.standin") if carries(pid, "bob")]
+            shells = [pid for pid in agents if b"tmux" not in proc.command_line(pid)[:40]]
             assert len([pid for pid in shells if alive(pid)]) <= 1, burst
         assert fleet.call("stop", name="bob", waiting=True)["status"] == "ok"
         assert fleet.view("bob")["phase"] == "stopped"
-        assert not any(carries(process.pid, "bob") for process in fleet.processes())
+        await_none_carries(fleet, "bob")
         with fleet.store() as store:
             assert store.open_actions() == []
             assert all(launch.ended_at is not None for launch in store.launches("bob", 1000))
@@ -756,7 +790,7 @@ class TestReady:
         fleet.await_ticks()
         assert fleet.view("bob")["phase"] == "starting"
         assert fleet.launches("bob")[0].up_at is None
-        watch = wait_for("its boot is watched", lambda: running(fleet, b"circus_failover.worker"))
+        watch = wait_for("its boot is watched", lambda: fleet.running(b"circus_failover.worker"))
         os.kill(watch[0], signal.SIGKILL)
         go.touch()
         fleet.begun("bob")
@@ -769,7 +803,7 @@ class TestReady:
             autostart="False",
             failover__command=f"{STANDIN} --boot 600",
             failover__ready_match="standin ready",
-            failover__boot_secs="0.8",
+            failover__boot_secs="2",
             failover__crash_max="2",
         )
         fleet.agent(
@@ -777,23 +811,26 @@ class TestReady:
             autostart="False",
             failover__command=script(fleet, "echo what I say last; trap '' TERM HUP; sleep 600"),
             failover__ready_match="never shown",
-            failover__boot_secs="0.8",
+            failover__boot_secs="2",
             failover__stop_secs="0.3",
             failover__crash_max="1",
         )
         fleet.start()
-        done = fleet.ctl("wake", "eve")
+        with ThreadPoolExecutor() as pool:  # it takes as long as they may take
+            woken = [pool.submit(fleet.ctl, "wake", *one) for one in (("eve",), ("bob", "--task", "kept"))]
+        done, first = (one.result() for one in woken)
         assert done.code == 3, done
         view = fleet.await_phase("eve", "held")
         launch = fleet.launches("eve")[0]
         assert (launch.end_cause, launch.planned, launch.up_at) == ("launch-failed", False, None)
         assert launch.last_output is not None and "what I say last" in launch.last_output
         assert "1 death" in view["reason"]
-        (failed,) = [line for line in fleet.lifecycle() if line.get("mode") == "failed"]
-        assert (failed["cause"], "not ready within 0.8 s" in failed["reason"]) == ("launch-failed", True)
-        assert not any(carries(process.pid, "eve") for process in fleet.processes())
-        for words in ("not ready within 0.8 s", "2 deaths"):
-            done = fleet.ctl("wake", "bob", "--task", "kept")
+        of_eve = [line for line in fleet.lifecycle() if line.get("identity") == "eve"]
+        (failed,) = [line for line in of_eve if line.get("mode") == "failed"]
+        assert (failed["cause"], "not ready within 2 s" in failed["reason"]) == ("launch-failed", True)
+        await_none_carries(fleet, "eve")
+        second = fleet.ctl("wake", "bob", "--task", "kept")
+        for done, words in ((first, "not ready within 2 s"), (second, "2 deaths")):
             assert done.code == 3 and done.err.count(words) == 1, done
         fleet.await_phase("bob", "held")
         assert len(fleet.call("tasks")["tasks"]) == 2
@@ -801,8 +838,9 @@ class TestReady:
             assert all(task.attempts == 0 for task in store.tasks("bob"))
 
     def test_a_program_that_ends_before_it_is_ready_failed_its_boot(self, fleet: Fleet) -> None:
-        fleet.agent("bob", autostart="False", failover__command=f"{STANDIN} --crash-at-start 5")
-        fleet.agent("eve", autostart="False", failover__command="/bin/true", failover__ready_secs="5")
+        crashes = {**FAILS, "failover__command": f"{STANDIN} --crash-at-start 5"}
+        fleet.agent("bob", autostart="False", **crashes)
+        fleet.agent("eve", autostart="False", **{**FAILS, "failover__command": "/bin/true"})
         fleet.start()
         for name, status in (("bob", 5), ("eve", 0)):
             done = fleet.ctl("wake", name)
@@ -858,26 +896,21 @@ class TestReady:
         assert fleet.launches("bob")[0].end_cause == "launch-failed"
 
 
-def running(fleet: Fleet, word: bytes) -> list[int]:
-    """Return the fleet's processes that have a word on their command line."""
-    found = []
-    for process in fleet.processes():
-        with contextlib.suppress(OSError):
-            if word in Path(f"/proc/{process.pid}/cmdline").read_bytes():
-                found.append(process.pid)
-    return found
-
-
 def carries(pid: int, name: str) -> bool:
-    try:
-        return f"FAILOVER_IDENTITY={name}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return False
+    return f"FAILOVER_IDENTITY={name}\0".encode() in proc.environment(pid)
+
+
+def await_none_carries(fleet: Fleet, name: str) -> None:
+    """Wait until nothing of an agent runs: what tells of its end, from its own pane, ends a moment later."""
+    wait_for(
+        f"nothing of {name} runs",
+        lambda: not any(carries(process.pid, name) for process in fleet.processes()),
+    )
 
 
 def test_the_answer_in_json_is_the_verdict_of_each(fleet: Fleet) -> None:
     fleet.agent("bob", autostart="False")
-    fleet.agent("eve", autostart="False", failover__command="/bin/false")
+    fleet.agent("eve", autostart="False", **FAILS)
     fleet.start()
     done = fleet.ctl("--json", "wake", "bob", "eve", "--task", "go")
     assert done.code == 3
