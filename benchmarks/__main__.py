@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -29,6 +29,7 @@ from benchmarks import (
     starting,
     supervise,
     waking,
+    web,
     work,
 )
 from benchmarks.ground import Ground, say
@@ -37,7 +38,7 @@ from benchmarks.result import Result, markdown, table
 
 NAMES = (
     *("start", "wakes", "supervise", "canary", "hooks", "wake", "keepers", "fleet", "idle", "clients"),
-    *("dispatch", "work", "failover"),
+    *("dispatch", "work", "failover", "web"),
 )
 
 
@@ -70,6 +71,9 @@ class Size:
     work_secs: float
     limits: int
     limited: int
+    seen: int
+    looked_secs: float
+    minutes: int
 
 
 FULL = Size(
@@ -94,9 +98,35 @@ FULL = Size(
     10.0,
     10,
     20,
+    20,
+    60.0,
+    10,
 )
 QUICK = Size(
-    20, 1, (10, 60), 5, 60, 30, 5, 20, 3, (10,), (1.0,), 10.0, (1, 50), 10, 5.0, 2, 10, 100, 2.0, 2, 3
+    20,
+    1,
+    (10, 60),
+    5,
+    60,
+    30,
+    5,
+    20,
+    3,
+    (10,),
+    (1.0,),
+    10.0,
+    (1, 50),
+    10,
+    5.0,
+    2,
+    10,
+    100,
+    2.0,
+    2,
+    3,
+    3,
+    5.0,
+    1,
 )
 
 
@@ -118,6 +148,12 @@ def parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="small fleets, to see that it works; not to be quoted"
     )
     made.add_argument("--strict", action="store_true", help="exit 1 when a goal is not met")
+    made.add_argument(
+        "--minutes",
+        type=int,
+        metavar="N",
+        help=f"for how long `web` looks at the console's memory ({FULL.minutes}; 0: not at all)",
+    )
     shape = made.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="all figures as JSON")
     shape.add_argument("--markdown", action="store_true", help="the table as Markdown")
@@ -135,6 +171,7 @@ def measure(chosen: tuple[str, ...], size: Size) -> list[Result]:
         "dispatch": lambda: dispatch.benchmark(size.large, WAITING_FOR_EACH * size.large, size.ticks),
         "work": lambda: work.benchmark(size.pool, size.assignments, size.work_secs),
         "failover": lambda: failover.benchmark(size.limits, size.limited),
+        "web": lambda: web.benchmark(size.large, size.seen, size.looked_secs, size.minutes),
     }
     found: dict[str, list[Result]] = {}
     for name, run in alone.items():
@@ -189,8 +226,11 @@ def main() -> int:
     signal.signal(signal.SIGHUP, ended)
     begun = time.monotonic()
     chosen = tuple(arguments.only or NAMES)
+    size = QUICK if arguments.quick else FULL
+    if arguments.minutes is not None:
+        size = replace(size, minutes=arguments.minutes)
     try:
-        results = measure(chosen, QUICK if arguments.quick else FULL)
+        results = measure(chosen, size)
     except KeyboardInterrupt:
         return 130
     took = time.monotonic() - begun

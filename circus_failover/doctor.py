@@ -25,6 +25,7 @@ from circus_failover import (
     doctor_accounts,
     doctor_canary,
     doctor_checks,
+    doctor_console,
     doctor_notify,
     doctor_plugins,
     doctor_systemd,
@@ -119,6 +120,7 @@ def examine(ini: str | None, endpoint: str | None, accounts: Sequence[str] = ())
     if fleet.state is not None and _readable(fleet.state):
         circusd = fleet.holder.process if fleet.holder else None
         checks += doctor_canary.examine(fleet.state.path, fleet.file, fleet.rows, circusd)
+        checks += doctor_console.examine(fleet.state, fleet.options, fleet.settings)
     if fleet.file is not None:
         checks += doctor_accounts.shortly(fleet.file, fleet.settings, fleet.uid)
         checks += doctor_accounts.known(fleet.accounts, fleet.settings, time.time())

@@ -25,6 +25,7 @@ from circus_failover.notify_settings import Hidden, Target, has_address, targets
 from circus_failover.problems import Problem as Problem
 from circus_failover.problems import SettingsError as SettingsError
 from circus_failover.problems import describe, nearest
+from circus_failover.web import options as web_options
 
 RUNTIMES = ("command", "claude", "codex")
 ACCOUNT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -90,6 +91,8 @@ class Settings:
     """Also a line in lifecycle.log, at each tick of a plugin, for an agent that is as it should be."""
     notify: tuple[Target, ...] = ()
     """Who is told of what happens."""
+    web: web_options.Options = web_options.Options()
+    """How the web console runs."""
 
     def account(self, name: str) -> Account | None:
         """The configured account of this name, or None."""
@@ -145,6 +148,7 @@ class _Document(_Model):
     defaults: dict[Any, Any] = Field({}, description="watcher options and their values")
     log_verbose: bool = Field(False, description="whether lifecycle.log also tells the steady state")
     notify: list[Any] = Field([], description="who is told of what happens; each with an address")
+    web: dict[Any, Any] = Field({}, description="how the web console runs")
 
 
 class _Runtime(_Model):
@@ -166,10 +170,29 @@ class _Account(_Model):
     max_agents: int | None = Field(None, description="how many agents may be up on it at once, 1 or more")
 
 
+class _Web(_Model):
+    host: str = Field(web_options.HOST, description="the address that is listened on")
+    port: int = Field(web_options.PORT, description="the port, 1 to 65535; 0: any that is free")
+    allow_remote: bool = Field(False, description="whether others than this machine may reach it without TLS")
+    tls_cert: str | None = Field(None, description="the file of the certificate")
+    tls_key: str | None = Field(None, description="the file of its key")
+    hosts: list[Any] = Field([], description="names that it answers to, beside those of loopback")
+    proxy: bool = Field(False, description="whether a reverse proxy on this machine is believed")
+    sign_in_days: float = Field(web_options.SIGN_IN_DAYS, description="days until one signs in anew")
+    endpoints: list[Any] = Field([], description="further circusds; each with name, endpoint, ssh")
+
+
+class _WebEndpoint(_Model):
+    name: str = Field(description=web_options.A_NAME)
+    endpoint: str = Field(description="where it listens: tcp://HOST:PORT or ipc://PATH")
+    ssh: str | None = Field(None, description="the machine to reach it through: [USER@]HOST")
+
+
 _TYPES = {
     "string_type": "text, in quotes if need be",
     "bool_type": "true or false",
     "int_type": "a whole number",
+    "float_type": "a number",
     "list_type": "a list",
     "dict_type": "a mapping",
     "missing": "a value",
@@ -297,6 +320,14 @@ class _Reader:
                         )
         return Shared(root, fields.get("strict", True), links, never)
 
+    def web(self, data: object) -> web_options.Options:
+        fields = self.checked(_Web, data, "web.")
+        entries = [
+            self.checked(_WebEndpoint, entry, f"web.endpoints[{index}].")
+            for index, entry in enumerate(fields.get("endpoints", ()))
+        ]
+        return web_options.options(self, fields, entries)
+
     def defaults(self, data: Mapping[object, object]) -> dict[str, str]:
         defaults: dict[str, str] = {}
         for key, value in data.items():
@@ -317,7 +348,7 @@ class _Reader:
             data = {
                 key: value
                 for key, value in data.items()
-                if value is not None or key not in ("shared", "accounts", "defaults", "notify")
+                if value is not None or key not in ("shared", "accounts", "defaults", "notify", "web")
             }
             if "notify" in data and not isinstance(data["notify"], list):
                 # Whatever stands there may be an address, with its secrets.
@@ -329,13 +360,14 @@ class _Reader:
         shared = self.shared(fields.get("shared", {}), accounts, needed)
         defaults = self.defaults(fields.get("defaults", {}))
         notify = targets(self, fields.get("notify", ()))
+        web = self.web(fields.get("web", {}))
         if self.problems or state_dir is None:
             named = {one.name: one for one in reversed(accounts) if one.runtime in RUNTIMES}
             known = tuple(reversed(named.values()))
             right = Settings(self.path, state_dir or Path("/"), shared, known, defaults)
             raise Unusable(self.problems, right)
         verbose = bool(fields.get("log_verbose", False))
-        return Settings(self.path, state_dir, shared, accounts, defaults, verbose, notify)
+        return Settings(self.path, state_dir, shared, accounts, defaults, verbose, notify, web)
 
     def document(self) -> object:
         """The file's content as plain values. Duplicate keys are problems; what cannot be read raises."""

@@ -108,6 +108,16 @@ class StateDir:
         """What an agent's pane printed."""
         return self.path / "panes" / f"{identity}.log"
 
+    @property
+    def web(self) -> Path:
+        """Return the folder of the web console: its tokens, and where it listens."""
+        return self.path / "web"
+
+    @property
+    def audit_log(self) -> Path:
+        """Return the log of what people asked for in the web console."""
+        return self.path / "audit.log"
+
     def prepare(self) -> None:
         """Make the directory and its folders, for this user only.
 

@@ -34,6 +34,11 @@ LOOK_FORMAT = (
 SCREEN_FORMAT = "#{pane_pid}\t#{pane_dead}\t#{pane_title}"
 """The title is last, since a program chooses it; no control character gets into it (tmux 3.3a)."""
 
+FRAME_FORMAT = (
+    "#{pane_pid}\t#{pane_dead}\t#{pid}\t#{pane_width}\t#{pane_height}\t#{history_size}\t#{history_limit}"
+    "\t#{cursor_x}\t#{cursor_y}\t#{cursor_flag}\t#{alternate_on}\t#{pane_title}"
+)
+
 OWN_SERVER_CONFIG = """\
 # Written by circus-failover for tmux servers that hold one agent each.
 set -g remain-on-exit on
@@ -106,6 +111,31 @@ class Look:
     first: int
     """Which row `rows` begins with, counted from the oldest in the pane's history."""
     rows: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What a pane shows at one moment, with its colours, and the end of its history."""
+
+    pid: int
+    dead: bool
+    server_pid: int
+    cols: int
+    rows: int
+    history: int
+    """How many rows its history has."""
+    history_limit: int
+    """How many it may have; a tenth of that is dropped, the oldest, when it is full (grid.c, tmux 3.3a)."""
+    cursor: tuple[int, int]
+    """Column and row, from the upper left corner."""
+    cursor_visible: bool
+    alternate: bool
+    """The program has gone over to the alternate screen, which has no history."""
+    title: str
+    lines: tuple[str, ...]
+    """The last rows of the history, as far as they were asked for, then the `rows` visible ones.
+
+    As tmux gives them: a row goes on with the colours of the one before (`sgr.Rows`)."""
 
 
 def program() -> str:
@@ -269,16 +299,10 @@ def look(path: Path, pane: str, history: int = 200, timeout: float = 2.0) -> Loo
         history: how many rows above the visible ones to return.
         timeout: seconds to wait for the answer.
     """
-    ask = ["display-message", "-p", "-t", pane, LOOK_FORMAT]
-    try:
-        text = run(path, [*ask, ";", "capture-pane", "-p", "-t", pane, "-S", f"-{history}"], timeout)
-    except TmuxTimeout:
-        raise
-    except TmuxError as error:
-        if "can't find pane" in str(error) or serves(path) is False:
-            return None
-        raise
-    head, _, shown = text.partition("\n")
+    found = _of_one_moment(path, pane, LOOK_FORMAT, ["-S", f"-{history}"], timeout)
+    if found is None:
+        return None
+    head, shown = found
     pid, dead, status, number, server, cursor, above = head.split("\t")
     return Look(
         pid=int(pid),
@@ -290,6 +314,31 @@ def look(path: Path, pane: str, history: int = 200, timeout: float = 2.0) -> Loo
         first=max(int(above) - history, 0),
         rows=tuple(shown.split("\n")[:-1]),
     )
+
+
+def _of_one_moment(
+    path: Path, pane: str, asked: str, how: Sequence[str], timeout: float
+) -> tuple[str, str] | None:
+    """Return what a format says of a pane, in one line, and what it shows; None when it is not there.
+
+    Args:
+        path: the server's socket.
+        pane: the pane's id.
+        asked: the format.
+        how: further arguments of capture-pane.
+        timeout: seconds to wait for the answer.
+    """
+    ask = ["display-message", "-p", "-t", pane, asked, ";", "capture-pane", "-p", "-t", pane, *how]
+    try:
+        text = run(path, ask, timeout)
+    except TmuxTimeout:
+        raise
+    except TmuxError as error:
+        if "can't find pane" in str(error) or serves(path) is False:
+            return None
+        raise
+    head, _, shown = text.partition("\n")
+    return head, shown
 
 
 def screen(path: Path, pane: str, timeout: float = 2.0) -> tuple[int, Screen] | None:
@@ -313,18 +362,81 @@ def screen(path: Path, pane: str, timeout: float = 2.0) -> tuple[int, Screen] | 
     # Not at the top: adapters, which that package brings along, are nothing for small processes.
     from circus_failover.agents.runtime import Screen
 
-    ask = ["display-message", "-p", "-t", pane, SCREEN_FORMAT, ";", "capture-pane", "-p", "-t", pane]
-    try:
-        text = run(path, ask, timeout)
-    except TmuxTimeout:
-        raise
-    except TmuxError as error:
-        if "can't find pane" in str(error) or serves(path) is False:
-            return None
-        raise
-    head, _, shown = text.partition("\n")
+    found = _of_one_moment(path, pane, SCREEN_FORMAT, [], timeout)
+    if found is None:
+        return None
+    head, shown = found
     pid, dead, title = head.split("\t", 2)
     return None if dead == "1" else (int(pid), Screen(tuple(shown.split("\n")[:-1]), title))
+
+
+def frame(path: Path, pane: str, history: int, timeout: float = 1.0) -> Captured | None:
+    """Return what a pane shows, with its colours, all of one moment (see `look`); None when it is not there.
+
+    Nothing of what its program printed but characters and colours is in it: tmux makes the text from its own
+    grid of cells. A mode of the pane (copy mode) is not seen.
+
+    Args:
+        path: the server's socket.
+        pane: the pane's id.
+        history: how many rows above the visible ones to return.
+        timeout: seconds to wait for the answer.
+
+    Raises:
+        TmuxTimeout: no answer in time; nothing is known.
+        TmuxError: tmux could not be asked.
+    """
+    # -N: what is coloured at the end of a row is kept, though it is nothing but spaces.
+    # -N: what is coloured at the end of a row is kept, though it is nothing but spaces.
+    found = _of_one_moment(path, pane, FRAME_FORMAT, ["-e", "-N", "-S", f"-{history}"], timeout)
+    if found is None:
+        return None
+    head, shown = found
+    pid, dead, server, cols, rows, size, limit, column, row, flag, other, title = head.split("\t", 11)
+    return Captured(
+        pid=int(pid),
+        dead=dead == "1",
+        server_pid=int(server),
+        cols=int(cols),
+        rows=int(rows),
+        history=int(size),
+        history_limit=int(limit),
+        cursor=(int(column), int(row)),
+        cursor_visible=flag == "1",
+        alternate=other == "1",
+        title=title,
+        lines=tuple(shown.split("\n")[:-1]),
+    )
+
+
+def application_cursor_keys(path: Path, pane: str, timeout: float = 1.0) -> bool:
+    """Say whether a pane's program has asked for the other codes of the cursor keys (DECCKM)."""
+    return run(path, ["display-message", "-p", "-t", pane, "#{keypad_cursor_flag}"], timeout).strip() == "1"
+
+
+def put(path: Path, pane: str, owner: Owner, buffer: str, raw: bytes, timeout: float = 1.0) -> bool:
+    """Put bytes into a pane exactly as they are, as from its keyboard; False as for `press`.
+
+    They go by standard input: what somebody types shows in no `ps`. It is one call, and nothing arrives later
+    of one that had no answer: a server that was stopped and goes on finds nobody to read the bytes from,
+    where a `send-keys` would still be carried out (tmux 3.3a).
+
+    Args:
+        path: the server's socket.
+        pane: the pane's id.
+        owner: the process the pane must run.
+        buffer: a name for the paste buffer, which is gone afterwards.
+        raw: what to put in; also control characters, parts of keys, and NUL.
+        timeout: seconds to wait for the answer.
+
+    Raises:
+        TmuxTimeout: no answer in time.
+        TmuxError: there is no such pane, or no server.
+    """
+    # Without -p nothing is put around it, and with -r no newline is turned into another character.
+    commands = f"copy-mode -q -t {pane} ; paste-buffer -d -r -b {buffer} -t {pane}"
+    act = _owned(pane, owner, commands, f"delete-buffer -b {buffer}")
+    return run(path, ["load-buffer", "-b", buffer, "-", ";", *act], timeout, stdin=raw).strip() == "done"
 
 
 def paste(path: Path, pane: str, owner: Owner, buffer: str, text: str, timeout: float = 10.0) -> bool:
@@ -366,7 +478,12 @@ def press(path: Path, pane: str, owner: Owner, *keys: str, timeout: float = 2.0)
 
 
 def _if_owned(path: Path, pane: str, owner: Owner, commands: str, otherwise: str, timeout: float) -> bool:
-    """Have the server run commands if the pane runs that process: it asks and acts in one go, so no race.
+    """Have the server run commands if the pane runs that process: it asks and acts in one go, so no race."""
+    return run(path, _owned(pane, owner, commands, otherwise), timeout).strip() == "done"
+
+
+def _owned(pane: str, owner: Owner, commands: str, otherwise: str) -> list[str]:
+    """Return the tmux command that runs commands if the pane runs that process, and prints `done` then.
 
     The commands are one string, as `if-shell` wants them: made of ids and names of ours, never of a text.
     """
@@ -376,7 +493,7 @@ def _if_owned(path: Path, pane: str, owner: Owner, commands: str, otherwise: str
         same.append(f"#{{==:#{{pid}},{owner.server_pid}}}")
     condition = functools.reduce(lambda one, other: f"#{{&&:{one},{other}}}", same)
     done = f"{commands} ; display-message -p done"
-    return run(path, ["if-shell", "-F", "-t", pane, condition, done, otherwise], timeout).strip() == "done"
+    return ["if-shell", "-F", "-t", pane, condition, done, otherwise]
 
 
 def prod(path: Path, timeout: float = 2.0) -> None:

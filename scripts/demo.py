@@ -34,6 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 UP_SECS, END_SECS = 60.0, 30.0
 POLL_SECS = 0.05
+GENTLE_LOOKS, LOOKS = 20, 100
+"""So often is it looked what is left: what ends by itself has time to, and the rest is killed."""
 STOPPED, KILLED = "reviewer", "scout"
 PARKED = "writer"
 POOL = "review"
@@ -60,6 +62,7 @@ class DemoFleet:
         self.endpoint = f"ipc://{self.state}/circusd.sock"
         self.log = self.home / "circusd.log"
         self.circusd: subprocess.Popen[bytes] | None = None
+        self.console: subprocess.Popen[bytes] | None = None
         hidden = ("TMUX", "TMUX_PANE", "FAILOVER_CONFIG")
         self.environment = {name: value for name, value in os.environ.items() if name not in hidden}
         self.environment.update(
@@ -79,10 +82,19 @@ class DemoFleet:
     def start(self) -> None:
         """Make the account homes and start circusd; returns when every agent is up."""
         self.ctl("validate", "--create", str(self.ini))
-        with self.log.open("wb") as log:
+        self.circusd = self._started("circusd", str(self.ini))
+        wait_for("all agents are up", self._all_up, UP_SECS)
+
+    def serve(self) -> None:
+        """Start the web console, on any free port of this machine; returns when it can be opened."""
+        self.console = self._started("failover-web", "--port", "0")
+        wait_for("the console can be opened", lambda: (self.state / "web/console.json").exists(), UP_SECS)
+
+    def _started(self, *command: str) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
             # A session of its own: Ctrl-C in this terminal is for the demo alone.
-            self.circusd = subprocess.Popen(
-                [str(BIN / "circusd"), str(self.ini)],
+            return subprocess.Popen(
+                [str(BIN / command[0]), *command[1:]],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -90,7 +102,6 @@ class DemoFleet:
                 start_new_session=True,
                 cwd=self.home,
             )
-        wait_for("all agents are up", self._all_up, UP_SECS)
 
     def _all_up(self) -> bool:
         assert self.circusd is not None
@@ -166,6 +177,9 @@ class DemoFleet:
     def close(self) -> None:
         """End the agents, then circusd, then whatever is left of them, and remove the directory."""
         with _undisturbed():
+            if self.console is not None:
+                self.console.terminate()
+                self.console.wait(END_SECS)
             if self.circusd is not None:
                 if self.circusd.poll() is None:
                     with contextlib.suppress(Failed, subprocess.TimeoutExpired):
@@ -207,13 +221,15 @@ class DemoFleet:
             found = process_table.table().values()
             return [stat.id for stat in found if stat.run_state not in "ZX" and self._owns(stat.id.pid)]
 
-        until = time.monotonic() + 5
-        while (running := left()) and time.monotonic() < until:
-            if time.monotonic() > until - 4:
+        # By looks and not by the clock: this process too may be kept waiting by a busy machine.
+        for look in range(LOOKS):
+            if not (running := left()):
+                return []
+            if look >= GENTLE_LOOKS:
                 for process in running:
                     process_table.send(process, signal.SIGKILL)
             time.sleep(POLL_SECS)
-        return [process.pid for process in running]
+        return [process.pid for process in left()]
 
 
 def wait_for(what: str, probe: Callable[[], T], timeout: float) -> T:
@@ -308,6 +324,9 @@ def play(fleet: DemoFleet) -> None:
     show(fleet, "assign", "--pool", POOL, "--id", "port-note", "--task", "/job 1", "--wait")
     show(fleet, "work", "--all")
     show(fleet, "fleet")
+    say("\nThe same in a browser: the web console, on this machine alone.")
+    fleet.serve()
+    show(fleet, "web", "--no-open")
 
 
 def stay(fleet: DemoFleet) -> None:
@@ -319,6 +338,7 @@ def stay(fleet: DemoFleet) -> None:
     print("  failoverctl explain scout         failoverctl restart writer")
     print("  failoverctl start reviewer        failoverctl --help")
     print("  failoverctl assign --pool review --task '/job 5'")
+    print("  failoverctl web                   (opens the console, or prints another link into it)")
     print(f"  tail -f {fleet.state}/lifecycle.log")
     say("Ctrl-C here ends everything and clears it away.")
     fleet.circusd.wait()

@@ -15,6 +15,7 @@ from circus_failover.verbs import (  # noqa: F401  (importing registers)
     circus_verbs,
     fleet,
     heartbeat_verbs,
+    keys_verb,
     lifecycle,
     limit_verbs,
     plugin_verbs,

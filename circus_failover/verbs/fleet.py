@@ -13,6 +13,7 @@ from circus_failover import __version__
 from circus_failover.problems import describe
 from circus_failover.records import ActionRow, LaunchRow
 from circus_failover.store import StoreError
+from circus_failover.verbs.plugin_verbs import failover_yaml
 from circus_failover.verbs.selection import one_agent, supervisor_of
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Fleet(Command):  # type: ignore[misc]
                 "version": __version__,
                 "state_dir": str(held.state.path) if held.state else None,
                 "ini": str(getattr(arbiter, "config_file", None)),
+                "config": failover_yaml(held),
                 "trouble": held.trouble,
                 "log_lines_lost": sum(log.failed for log in logs) if logs else None,
                 "log_trouble": next((log.last_error for log in logs if log.last_error), None),

@@ -24,6 +24,7 @@ from circus_failover.verbs import (  # noqa: F401  (importing registers)
     offline,
     pool_verb,
     switching,
+    web_verb,
 )
 from circus_failover.verbs.local_tools import at_most_one, by, print_json, progress, warn
 

@@ -47,7 +47,7 @@ class Ticked(Command):  # type: ignore[misc]
         reply = {
             "state_dir": str(held.state.path) if held.state else None,
             "log_verbose": verbose,
-            "config": _failover_yaml(held),
+            "config": failover_yaml(held),
         }
         if held.store is None:
             return reply
@@ -122,7 +122,7 @@ def _notice(held: Supervisor, finding: Finding) -> None:
     held.notices.say(kind, finding.evidence, identity=finding.identity or None, key=finding.key)
 
 
-def _failover_yaml(held: Supervisor) -> str | None:
+def failover_yaml(held: Supervisor) -> str | None:
     """Return which failover.yaml a plugin is to read; None: of no agent can it be read."""
     agents = held.roster.agents.values()
     return next((str(agent.settings.settings.path) for agent in agents if agent.settings is not None), None)
