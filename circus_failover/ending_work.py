@@ -320,6 +320,7 @@ def _settled(order: Order, pane: tmux.Pane) -> tmux.Pane:
 
     tmux knows an exit status as soon as it has reaped the process, and calls the pane dead once it has read
     the terminal to its end (server_child_exited, window_pane_read_callback, tmux 3.3a): either may be first.
+    What the kernel has not handed on by the time that the process is reaped is lost (`launch_file.LEAVE`).
     """
 
     def whole() -> bool:

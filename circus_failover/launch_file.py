@@ -21,6 +21,24 @@ _OF_THE_PANE = ("TMUX", "TMUX_PANE")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """What a shell can export; Circus passes on other names too (a bash function, say), which are left out."""
 
+LEAVE = """\
+failover_leave() {
+  PATH=/usr/bin:/bin
+  if stty -icanon -echo min 0 time 20 2>/dev/null; then
+    printf '\\033[5n'
+    head -c 4 >/dev/null
+  fi
+  exit "$1"
+}
+"""
+"""A shell function that ends with a status once the terminal has read what was printed, in 2 s at most.
+
+tmux 3.3a closes a pane's terminal when it learns that the process has ended and the kernel has nothing to
+read yet (server_child_exited, window_pane_destroy_ready): of 1,400 programs that print and end at once,
+beside busy loops on Linux 6.18, one was dead with an empty screen. The terminal answers `ESC [ 5 n` (DSR,
+"are you well?") after all that came before it.
+"""
+
 _TEMPLATE = """\
 # Written by circus-failover for one launch; it removes itself.
 if [ "${{FAILOVER_STAGE-}}" != agent ]; then
@@ -48,7 +66,7 @@ failover_report() (
     printf '"pane":"%s","server_pid":%d}}\n' "$TMUX_PANE" "$server" >>{temporary} &&
     mv -f {temporary} {spool}/"$file"
 )
-cd {working_dir} || exit 126
+{leave}cd {working_dir} || failover_leave 126
 {prepare}failover_report agent {agent_report}
 case {program} in
   # Of a path `command -v` asks no more than whether something is there (dash 0.5.12).
@@ -56,14 +74,14 @@ case {program} in
   *) command -v {program} >/dev/null ;;
 esac || {{
   echo "failover.command: "{program}" is not found or not executable"
-  exit 127
+  failover_leave 127
 }}
 exec {command}
 """
 
 _PREPARE = """\
 failover_report prepare {prepare_report}
-{python} -m circus_failover.prepare {seconds} {command} || exit 125
+{python} -m circus_failover.prepare {seconds} {command} || failover_leave 125
 """
 
 
@@ -128,6 +146,7 @@ def render(
         generation=generation,
         temporary=f"{quoted_spool}/.{shlex.quote(report_stem)}.tmp",
         spool=quoted_spool,
+        leave=LEAVE,
         working_dir=shlex.quote(str(working_dir)),
         prepare=before,
         agent_report=shlex.quote(f"{report_stem}-1.json"),

@@ -197,6 +197,20 @@ class Terminal:
             while data:
                 data = data[os.write(1, data) :]
 
+    def await_read(self) -> None:
+        """Return once the terminal has read all that was written, after 2 s at most; what is typed is lost.
+
+        tmux 3.3a drops what it has not read when its program ends.
+        """
+        if self.tty:
+            self.write("\x1b[5n")
+            until, came = time.monotonic() + 2, b""
+            while b"\x1b[0n" not in came and select.select([0], [], [], max(until - time.monotonic(), 0))[0]:
+                chunk = os.read(0, 4096)
+                if not chunk:
+                    break
+                came += chunk
+
     def clear(self) -> None:
         if self.tty and self.bottom:
             columns, lines = os.get_terminal_size(1).columns or 80, self.bottom.split("\n")
@@ -589,6 +603,7 @@ class StandIn:
             'Traceback (most recent call last):\n  File "standin", line 1, in turn\n'
             f"RuntimeError: crashed on request with exit code {code}\n"
         )
+        self.term.await_read()
         self.term.restore()
         os._exit(code)
 

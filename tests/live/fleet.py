@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import zmq
 from circus.client import CircusClient
 from circus.exc import CallError
 
-from circus_failover import process_table, tmux
+from circus_failover import launch_file, process_table, tmux
 from circus_failover.canary import watched
 from circus_failover.records import LaunchRow
 from circus_failover.store import Reader, open_reader
@@ -52,6 +53,11 @@ def wait_for(what: str, probe: Callable[[], T | None], timeout: float = 20.0) ->
             raise AssertionError(f"not within {timeout:g} s: {what} (last: {last!r})")
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
+
+
+def last_words(text: str, status: int) -> str:
+    """Return shell commands that print a line and end with a status once tmux has read it."""
+    return f"{launch_file.LEAVE}echo {shlex.quote(text)}; failover_leave {status}"
 
 
 class Fleet:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from circus_failover import process_table, tmux
-from tests.live.fleet import STANDIN, Fleet, alive, wait_for
+from tests.live.fleet import STANDIN, Fleet, alive, last_words, wait_for
 
 DUMP = """\
 import json, os, signal, sys
@@ -298,8 +298,9 @@ def test_a_command_that_is_not_executable_fails_and_is_named(fleet: Fleet) -> No
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_command_that_ends_at_once_is_a_failed_launch_with_its_output(fleet: Fleet, code: int) -> None:
-    command = f"sh -c 'echo no api key; exit {code}'"
-    fleet.agent("bob", failover__command=command, failover__ready_secs=NOT_READY)
+    program = fleet.work / "agent.sh"
+    program.write_text(last_words("no api key", code))
+    fleet.agent("bob", failover__command=f"/bin/sh {program}", failover__ready_secs=NOT_READY)
     fleet.start()
     told = failed(fleet)
     launch = told["launches"][0]

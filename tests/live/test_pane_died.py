@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from circus_failover import keeper, tmux
-from tests.live.fleet import Fleet, alive, wait_for
+from tests.live.fleet import Fleet, alive, last_words, wait_for
 from tests.live.launched import ENVIRONMENT, Host, Launch, private_host, runs
 
 HOSTILE = [
@@ -152,7 +152,7 @@ def test_the_report_of_an_end_says_when_it_came(host: Host) -> None:
 @pytest.mark.parametrize("own", [True, False], ids=["own server", "shared server"])
 def test_how_an_agent_ended_is_known_also_when_the_worker_that_saw_it_has_died(host: Host, own: bool) -> None:
     """It closes the session, and with it all that could be asked, before it reports."""
-    bob = host.launch("echo last words; exit 7", own=own)
+    bob = host.launch(last_words("last words", 7), own=own)
     await_end(bob.socket)
     at = wait_for("its time", lambda: tmux.panes(bob.socket, "bob")[0].dead_time)
     assert host.end(bob, crash_at="worker-before-report", intent="clear") == -signal.SIGKILL

@@ -12,7 +12,7 @@ from circus_failover.policy.continuing import GO_ON
 from circus_failover.records import AgentRow
 from circus_failover.words import NoticeKind
 from tests.live.account_fleet import CLIENT, AccountFleet
-from tests.live.fleet import Fleet, alive, wait_for
+from tests.live.fleet import Fleet, alive, last_words, wait_for
 from tests.live.test_accounts import SECRET
 from tests.live.test_accounts import told as everything_told
 
@@ -75,7 +75,7 @@ def client(fleet: Fleet) -> str:
     """Return a client that crashes, or takes its time, or ignores SIGTERM, where its home has such a file."""
     path = fleet.work / "client.sh"
     path.write_text(
-        'test -e "$CLAUDE_CONFIG_DIR/broken" && { echo "no such model"; exit 3; }\n'
+        f'test -e "$CLAUDE_CONFIG_DIR/broken" && {{ {last_words("no such model", 3)}; }}\n'
         f'test -e "$CLAUDE_CONFIG_DIR/slow" && exec {CLIENT} --boot 60 "$@"\n'
         f'test -e "$CLAUDE_CONFIG_DIR/stubborn" && exec {CLIENT} --ignore-term "$@"\n'
         f'exec {CLIENT} "$@"\n'

@@ -19,7 +19,7 @@ import pytest
 
 from circus_failover.records import LaunchRow
 from tests import proc
-from tests.live.fleet import BIN, RESUME, STANDIN, Fleet, alive, wait_for
+from tests.live.fleet import BIN, RESUME, STANDIN, Fleet, alive, last_words, wait_for
 
 
 def wake(fleet: Fleet, name: str, **properties: Any) -> dict[str, Any]:
@@ -375,7 +375,7 @@ class TestThePark:
 
     @pytest.mark.parametrize("how_it_fails", ["exits", "its server dies", "circusd dies, then it"])
     def test_a_failed_boot_keeps_it_and_the_next_wake_resumes(self, fleet: Fleet, how_it_fails: str) -> None:
-        first = "echo not today; exit 4"
+        first = last_words("not today", 4)
         if how_it_fails != "exits":
             # One that dies of SIGHUP may be gone before its server is; this one is there still.
             first = "trap '' HUP TERM; echo not today; exec sleep 600"
@@ -615,7 +615,7 @@ class TestRefusals:
         assert (ended.planned, ended.end_cause, ended.exit_signal) == (False, "signaled", signal.SIGKILL)
 
     def test_a_crash_loop_refuses_wakes_and_starts_until_it_is_reset(self, fleet: Fleet) -> None:
-        broken = {**FAILS, "failover__command": "/bin/sh -c 'echo broken; exit 7'"}
+        broken = {**FAILS, "failover__command": script(fleet, last_words("broken", 7))}
         fleet.agent("bob", autostart="False", **broken)
         fleet.start()
         for generation in (1, 2, 3):
@@ -703,7 +703,7 @@ class TestManyAtOnce:
         self, fleet: Fleet, comes_up: bool
     ) -> None:
         go = fleet.work / "go"
-        then = f"exec {STANDIN}" if comes_up else "echo broken; exit 7"
+        then = f"exec {STANDIN}" if comes_up else last_words("broken", 7)
         command = script(fleet, f"while [ ! -e {go} ]; do sleep 0.05; done\n{then}")
         fleet.agent("bob", autostart="False", failover__command=command, **ready_only_when_shown())
         fleet.start()
