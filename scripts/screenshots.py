@@ -51,7 +51,8 @@ for number in range(10**6):
         while time.process_time() < busy:
             pass
         time.sleep(1)
-    print(f"{green}{bold}84 passed{off}{green} in 10.5s{off}\n")
+    failed = any((number + place) % 11 == 10 for place in range(len(tests)))
+    print(f"{red}{bold}1 failed{off}, " * failed + f"{green}{bold}84 passed{off}{green} in 10.5s{off}\n")
 """
 """An agent with a colourful terminal, and some work for the processor."""
 

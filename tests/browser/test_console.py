@@ -227,9 +227,14 @@ def test_a_death_is_on_the_screen_at_once_and_what_died_is_woken_from_there_also
     # Anywhere on the row; what has a title is under the pointer itself, and not below the row's link.
     page.get_by_test_id("agent-row-alpha").locator(".phase-cell .why").click()
     page.wait_for_url(re.compile("/agents/local/alpha$"))
+    expect(page.get_by_test_id("reason")).to_contain_text("signal 9")
+    where = page.get_by_role("group", name="Actions for alpha").bounding_box()
     page.get_by_test_id("verb-wake").first.click()
     page.get_by_test_id("confirm").click()
     expect(page.get_by_test_id("phase-alpha")).to_contain_text("up")
+    expect(page.get_by_test_id("reason")).to_be_hidden()
+    moved = page.get_by_role("group", name="Actions for alpha").bounding_box()
+    assert moved == where, "a button that moves is missed, or another is pressed"
     assert fleet.view("alpha")["generation"] == 2
     page.go_back()
     phase_is(watched, "alpha", "up")
@@ -251,7 +256,6 @@ def test_a_switch_is_previewed_without_doing_it_and_who_may_only_look_can_do_not
     (before,) = fleet.await_up("alpha")
     watched = opened(path="/agents/local/alpha")
     page = watched.page
-    page.wait_for_load_state("networkidle")  # what a press begins on while the page still comes is lost
     page.get_by_test_id("verb-switch").first.click()
     page.get_by_test_id("switch-to").select_option("two")
     expect(page.get_by_test_id("switch-preview")).to_contain_text("Nothing is in the way")

@@ -41,8 +41,9 @@ export default function AgentPage({ host, name }) {
   const more = (history.data?.history.length ?? 0) >= limit && limit < MOST ? () => setLimit(Math.min(MOST, limit + MORE)) : null;
   const gone = found !== null && !found.reachable;
   return html`<div class=${`agent-page${gone ? " unreachable" : ""}`} data-testid="agent-page">
-    <${AgentHead} host=${host} agent=${view} explained=${explained.data} />
-    <${AgentActions} host=${host} agent=${view} />
+    <${AgentHead} host=${host} agent=${view} explained=${explained.data}>
+      <${AgentActions} host=${host} agent=${view} />
+    <//>
     <${Terminal} key=${`${host}/${name}`} host=${host} agent=${view} />
     <div class="agent-columns">
       <${Waiting} host=${host} agent=${view} explained=${explained.data} />

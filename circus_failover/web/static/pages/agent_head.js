@@ -7,13 +7,16 @@ import { Phase, State } from "./agent_words.js";
 
 const RUNS = ["up", "starting", "stopping", "observed"];
 
-export function AgentHead({ host, agent, explained }) {
+// children: the buttons. They stand above all that comes and goes with a change of phase: what moves under a press
+// would be another button's, or lost.
+export function AgentHead({ host, agent, explained, children }) {
   const launch = explained?.agent.generation === agent.generation ? explained.launches[0] : null;
   const why = [agent.cause && `cause: ${agent.cause}`, agent.held_until && html`held until <${When} at=${agent.held_until} /> (<${Until} at=${agent.held_until} />)`]
     .filter(Boolean);
   return html`<header class="agent-head">
     <p class="crumbs"><${Link} href="/">Fleet<//> / ${plain(host)}</p>
     <h1>${plain(agent.identity)} <${Phase} agent=${agent} /></h1>
+    ${children}
     ${agent.reason ? html`<p class="agent-reason" data-testid="reason">${told(agent.reason)}</p>` : null}
     <p class="agent-why quiet">${why.map((one, index) => html`${index ? ", " : ""}${typeof one === "string" ? plain(one) : one}`)}
       ${agent.last_cause ? html`${why.length ? "; " : ""}last launch ended: ${plain(agent.last_cause)}` : null}</p>
