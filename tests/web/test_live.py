@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,10 @@ def test_a_page_is_told_and_closed_when_its_sign_in_ends(tmp_path: Path) -> None
             served.access.look()
             assert await read(page) == {"type": "signed-out"}
             assert await read(page) is None
+            # The console forgets it when it hears that the page has closed, too.
+            until = time.monotonic() + BOUND_SECS
+            while served.hosts._listeners and time.monotonic() < until:
+                await asyncio.sleep(0.01)
             assert not served.hosts._listeners, "nothing is kept of it"
 
     run(play)
