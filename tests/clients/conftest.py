@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from tests.clients.client import Client, Start, end_marked
 from tests.clients.install import Clients
 from tests.clients.mock_api import Mock
 from tests.clients.network import Network
+from tests.live.fleet import remove
 
 WANTED = "FAILOVER_CLIENTS"
 TEST_SECS = 300
@@ -81,7 +81,7 @@ def folder() -> Iterator[Path]:
         yield made
     finally:
         end_marked(str(made))
-        shutil.rmtree(made, ignore_errors=True)
+        remove(made)
 
 
 @pytest.fixture

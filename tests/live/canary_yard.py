@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import json
 import os
-import shutil
 import signal
 import socket as sockets
 import subprocess
@@ -23,7 +22,7 @@ from circus_failover.canary import asking, exits_log, starting, watched
 from circus_failover.canary.watched import Watched, WatchedAgent
 from circus_failover.process_table import ProcessId
 from circus_failover.state_dir import StateDir
-from tests.live.fleet import wait_for
+from tests.live.fleet import remove, wait_for
 
 
 class Yard:
@@ -182,7 +181,7 @@ def opened() -> Iterator[Yard]:
         yield made
     finally:
         made.close()
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
 
 
 def run_canary(

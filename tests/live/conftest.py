@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.live.fleet import Fleet
+from tests.live.fleet import Fleet, remove
 from tests.live.terminal import Open, private_folder, terminals
 
 
@@ -27,7 +26,7 @@ def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
             print(made.log.read_text()[-6000:])
         if failed and (made.state / "lifecycle.log").exists():
             print((made.state / "lifecycle.log").read_text()[-6000:])
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,6 +54,16 @@ def wait_for(what: str, probe: Callable[[], T | None], timeout: float = 20.0) ->
             raise AssertionError(f"not within {timeout:g} s: {what} (last: {last!r})")
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder whose processes were killed: one that was just ending may have written there yet."""
+
+    def gone() -> bool:
+        shutil.rmtree(folder, ignore_errors=True)
+        return not folder.exists()
+
+    wait_for(f"{folder} is gone", gone)
 
 
 def last_words(text: str, status: int) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from circus_failover.canary import watched
 from circus_failover.canary.watched import Watched
 from circus_failover.process_table import ProcessId
 from circus_failover.state_dir import StateDir
-from tests.live.fleet import wait_for
+from tests.live.fleet import remove, wait_for
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("TMUX", "FAILOVER"))}
 
@@ -204,4 +203,4 @@ def private_host() -> Iterator[Host]:
         yield host
     finally:
         host.close()
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from typing import Any
 from circus_failover import process_table, tmux
 from circus_failover.process_table import ProcessId
 from tests import proc
-from tests.live.fleet import wait_for
+from tests.live.fleet import remove, wait_for
 
 Open = Callable[..., "Terminal"]
 STANDIN = (sys.executable, "-m", "circus_failover.standin")
@@ -194,7 +193,7 @@ def private_folder() -> Iterator[Path]:
     try:
         yield made
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        remove(made)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -19,7 +18,7 @@ import pytest
 import zmq
 
 from tests.live import forked
-from tests.live.fleet import BIN, Fleet, Result, alive, wait_for
+from tests.live.fleet import BIN, Fleet, Result, alive, remove, wait_for
 
 TOO_LARGE = 4 * 1024 * 1024 + 1
 ESCAPE = "end\x1b[201~rm -rf ."
@@ -47,7 +46,7 @@ def served() -> Iterator[Fleet]:
         yield fleet
     finally:
         fleet.close()
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
 
 
 def command(fleet: Fleet, *arguments: str | bytes, given: bytes = b"") -> Result:
@@ -326,7 +325,7 @@ def queued() -> Iterator[Fleet]:
         yield fleet
     finally:
         fleet.close()
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
 
 
 @pytest.mark.parametrize("properties", [5, "x", [], None, ["name"]])

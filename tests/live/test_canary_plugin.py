@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from circus_failover.plugins.canary import LASTED_SECS, Starts
 from circus_failover import process_table
 from circus_failover.canary import trees
 from circus_failover.process_table import ProcessId
-from tests.live.fleet import Fleet, alive, wait_for
+from tests.live.fleet import Fleet, alive, remove, wait_for
 from tests.live.with_plugins import (
     CANARY,
     NEVER,
@@ -50,7 +49,7 @@ def running() -> Iterator[Fleet]:
         yield made
     finally:
         made.close()
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
 
 
 def servers(fleet: Fleet) -> list[int]:

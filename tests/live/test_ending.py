@@ -19,7 +19,7 @@ import pytest
 
 from circus_failover import process_table, tmux
 from circus_failover.records import ActionRow
-from tests.live.fleet import BIN, STANDIN, Fleet, alive, wait_for
+from tests.live.fleet import BIN, STANDIN, Fleet, alive, remove, wait_for
 
 SLOW = f"{STANDIN} --ignore-term"
 
@@ -495,7 +495,7 @@ def other_fleet() -> Iterator[Fleet]:
     made = Fleet(folder)
     yield made
     made.close()
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
 
 
 @pytest.mark.parametrize("verb", ["stop", "restart"])

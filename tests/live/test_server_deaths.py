@@ -28,7 +28,7 @@ from circus_failover.canary import asking
 from circus_failover.logfmt import timestamp
 from circus_failover.process_table import ProcessId
 from circus_failover.records import ServerExitRow
-from tests.live.fleet import STANDIN, Fleet, alive, wait_for
+from tests.live.fleet import STANDIN, Fleet, alive, remove, wait_for
 from tests.live.with_plugins import NEVER, said, with_canary
 
 KEYS = {
@@ -73,7 +73,7 @@ def lasting_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
             for path in (made.log, *logs):
                 if path.exists():
                     print(f"---- {path.name}\n{path.read_text()[-12000:]}")
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         assert left is None, "a canary of this fleet still runs"
 
 
