@@ -31,8 +31,11 @@ SECOND = "and the second one, which waits inside the client"
 
 
 @pytest.fixture
-def real(fleet: Fleet, clients: Clients, network: Network, mock: Mock) -> RealFleet:
-    """A fleet in the network of the clients, whose agents change their accounts."""
+def real(mock: Mock, fleet: Fleet, clients: Clients, network: Network) -> RealFleet:
+    """A fleet in the network of the clients, whose agents change their accounts.
+
+    Their homes outlive it: the folder of these comes first, with `mock`.
+    """
     fleet.plugins["plugin:failover"] = {
         "use": "circus_failover.plugins.AccountFailover",
         "interval": "0.5",

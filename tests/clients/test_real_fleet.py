@@ -28,8 +28,11 @@ FOREVER = "[[bash tail -f /dev/null]]"
 
 
 @pytest.fixture
-def real(fleet: Fleet, clients: Clients, network: Network, mock: Mock) -> RealFleet:
-    """A fleet in the network of the clients."""
+def real(mock: Mock, fleet: Fleet, clients: Clients, network: Network) -> RealFleet:
+    """A fleet in the network of the clients.
+
+    Their homes outlive it: the folder of these comes first, with `mock`.
+    """
     return RealFleet(fleet, clients, network, mock)
 
 

@@ -25,8 +25,11 @@ BYPASS = "--dangerously-skip-permissions"
 
 
 @pytest.fixture
-def real(fleet: Fleet, clients: Clients, network: Network, mock: Mock) -> RealFleet:
-    """A fleet in the network of the clients."""
+def real(mock: Mock, fleet: Fleet, clients: Clients, network: Network) -> RealFleet:
+    """A fleet in the network of the clients.
+
+    Their homes outlive it: the folder of these comes first, with `mock`.
+    """
     return RealFleet(fleet, clients, network, mock)
 
 
