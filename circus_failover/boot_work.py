@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from circus_failover import crashpoint, private_file, process_table, tmux
+from circus_failover import crashpoint, file_lock, private_file, process_table, tmux
 from circus_failover.agents import RUNTIMES
 from circus_failover.agents.runtime import Boot, Place, Screen
 from circus_failover.boot_dialogs import Dialogs, Hopeless, Look, Press, telling
@@ -132,16 +132,12 @@ def _sole(path: Path | None) -> Iterator[bool]:
     if path is None:
         yield True
         return
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = file_lock.take(path)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = True
-    except BlockingIOError:
-        held = False
-    try:
-        yield held
+        yield handle is not None
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
 class _TooLong(Exception):

@@ -387,7 +387,6 @@ def frame(path: Path, pane: str, history: int, timeout: float = 1.0) -> Captured
         TmuxError: tmux could not be asked.
     """
     # -N: what is coloured at the end of a row is kept, though it is nothing but spaces.
-    # -N: what is coloured at the end of a row is kept, though it is nothing but spaces.
     found = _of_one_moment(path, pane, FRAME_FORMAT, ["-e", "-N", "-S", f"-{history}"], timeout)
     if found is None:
         return None

@@ -8,9 +8,7 @@ report survives circusd. It knows nothing of what is done: that is `ending_work`
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import signal
 import sys
 import time
@@ -18,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from circus_failover import crashpoint, spool
+from circus_failover import crashpoint, file_lock, spool
 
 
 class Work(Protocol):
@@ -71,17 +69,12 @@ def main() -> int:
 
 def _locked(path: Path, secs: float) -> bool:
     """Take a lock for the rest of this process; False when somebody else holds it for `secs` seconds."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     until = time.monotonic() + secs
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                os.close(handle)
-                return False
+    while file_lock.take(path) is None:
+        if time.monotonic() >= until:
+            return False
         time.sleep(0.05)
+    return True
 
 
 if __name__ == "__main__":

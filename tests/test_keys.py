@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from circus.exc import ArgumentError
 
+from circus_failover import file_lock
 from circus_failover.agent import Agent
 from circus_failover.records import ActionRow, AgentRow, TaskRow
 from circus_failover.verbs import keys_verb
@@ -106,8 +107,8 @@ def test_nothing_is_pressed_while_somebody_ends_it_types_a_task_or_its_server_ha
 
 def test_nothing_is_pressed_while_another_process_holds_the_lock_of_whoever_types(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    first = keys_verb._locked(lock)
-    assert first is not None and keys_verb._locked(lock) is None
+    first = file_lock.take(lock)
+    assert first is not None and file_lock.take(lock) is None
     desk = keys_verb._Desk()
     busy = held()
     busy.state.agent_lock = lambda identity: lock

@@ -14,13 +14,12 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 import contextlib
-import fcntl
 import gc
 import json
 import signal
 import time
 
-from circus_failover import process_table
+from circus_failover import file_lock, process_table
 from circus_failover.canary import watched
 from circus_failover.canary.environment import kept
 from circus_failover.process_table import ProcessId
@@ -49,7 +48,8 @@ def main(argv: list[str]) -> int:
     state_dir, means = options
     _cleanse(argv)
     try:
-        lock = _lock(os.path.join(state_dir, watched.LOCK))
+        # For as long as it is open; another canary holds it otherwise.
+        lock = file_lock.take(os.path.join(state_dir, watched.LOCK))
         if lock is None:
             lock = _remind(state_dir)
         if lock is None:
@@ -89,21 +89,6 @@ def _cleanse(argv: list[str]) -> None:
     os.environ.update(clean)
 
 
-def _lock(path: str) -> int | None:
-    """Return the descriptor that holds the lock for as long as it is open; None: another canary holds it.
-
-    Raises:
-        OSError: it cannot be opened.
-    """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    return handle
-
-
 def _remind(state_dir: str) -> int | None:
     """See to it that the canary that runs listens; return the lock in case it was about to end."""
     socket, path = os.path.join(state_dir, watched.SOCKET), os.path.join(state_dir, watched.LOCK)
@@ -115,7 +100,7 @@ def _remind(state_dir: str) -> int | None:
                 content = json.load(file)
             process_table.send(ProcessId(int(content["pid"]), int(content["start"])), signal.SIGHUP)
         time.sleep(0.02)
-        lock = _lock(path)
+        lock = file_lock.take(path)
         if lock is not None:
             return lock
     return None

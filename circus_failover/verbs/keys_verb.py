@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import re
 import time
@@ -20,6 +19,7 @@ from weakref import WeakKeyDictionary
 from circus.commands.base import Command
 from circus.exc import ArgumentError, MessageError
 
+from circus_failover import file_lock
 from circus_failover.problems import describe, nearest, printable
 from circus_failover.verbs.answers import answer, begin, refused
 from circus_failover.verbs.lifecycle import Verdicts
@@ -254,7 +254,8 @@ class _Desk:
             return f"not pressed: {why}"
         assert held.state is not None and agent.row.pid is not None
         assert agent.socket is not None and agent.session is not None
-        lock = _locked(held.state.agent_lock(agent.identity))
+        # Whoever types into an agent or ends it holds this.
+        lock = file_lock.take(held.state.agent_lock(agent.identity))
         if lock is None:
             return "not pressed: somebody types into it, or ends it, right now"
         owner = tmux.Owner(agent.row.pid, agent.row.server_pid)
@@ -286,17 +287,6 @@ _desks: WeakKeyDictionary[Supervisor, dict[str, _Desk]] = WeakKeyDictionary()
 
 def _desk(held: Supervisor, agent: Agent) -> _Desk:
     return _desks.setdefault(held, {}).setdefault(agent.identity, _Desk())
-
-
-def _locked(path: Path) -> int | None:
-    """Take the lock that whoever types or ends an agent holds; None when somebody has it."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    return handle
 
 
 def _press_keys(
